@@ -1,0 +1,207 @@
+"""Sans-I/O: the messages we must read or write ourselves; all others pass untouched.
+
+Names, codes and layouts are PostgreSQL's ("Message Formats", "Error and Notice Message Fields").
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from guardproxy.errors import GuardError, ProtocolViolation, ServerRefused
+
+# What a client sends.
+BIND, CLOSE, COPY_DATA, COPY_DONE, COPY_FAIL = b"BCdcf"
+DESCRIBE, EXECUTE, FLUSH, FUNCTION_CALL = b"DEHF"
+PARSE, PASSWORD, QUERY, SYNC, TERMINATE = b"PpQSX"
+
+# What a server sends.
+AUTHENTICATION, BACKEND_KEY_DATA, COMMAND_COMPLETE, COPY_BOTH, COPY_IN = b"RKCWG"
+DATA_ROW, ERROR, NEGOTIATE_PROTOCOL_VERSION, NOTICE, NOTIFICATION = b"DEvNA"
+PARAMETER_STATUS, READY_FOR_QUERY = b"SZ"
+
+# ReadyForQuery's status byte.
+IDLE, IN_TRANSACTION, FAILED_TRANSACTION = b"ITE"
+
+# The first packet of a connection carries a code where later messages have a type.
+PROTOCOL_3_0 = 3 << 16
+SSL_REQUEST = 80877103
+GSSENC_REQUEST = 80877104
+CANCEL_REQUEST = 80877102
+MAX_STARTUP_PACKET = 10_000
+"""Bytes: PostgreSQL's MAX_STARTUP_PACKET_LENGTH (src/include/libpq/pqcomm.h)."""
+
+_INT = struct.Struct("!i")
+_SHORT = struct.Struct("!h")
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """A StartupMessage: its protocol version and its parameters, in the client's order."""
+
+    version: int
+    parameters: Mapping[str, str]
+    packet: bytes
+
+    @property
+    def unknown_options(self) -> list[str]:
+        """The `_pq_.` protocol extensions asked for; we know none."""
+        return [name for name in self.parameters if name.startswith("_pq_.")]
+
+
+def message(kind: int, body: bytes = b"") -> bytes:
+    """One frame."""
+    return b"%c%b%b" % (kind, _INT.pack(len(body) + 4), body)
+
+
+def packet(code: int, body: bytes = b"") -> bytes:
+    """One packet of the kind that comes before all messages."""
+    return _INT.pack(len(body) + 8) + _INT.pack(code) + body
+
+
+def startup_message(parameters: Mapping[str, str]) -> bytes:
+    pairs = "".join(f"{name}\0{value}\0" for name, value in parameters.items())
+    return packet(PROTOCOL_3_0, pairs.encode(errors="surrogateescape") + b"\0")
+
+
+def parse_startup(whole: bytes) -> Startup:
+    """Read a StartupMessage with its length; ProtocolViolation where PostgreSQL would refuse it."""
+    version = _INT.unpack_from(whole, 4)[0]
+    if version >> 16 != 3:
+        raise ProtocolViolation(
+            f"unsupported frontend protocol {version >> 16}.{version & 0xFFFF}: "
+            "server supports 3.0 to 3.2"
+        )
+    words = whole[8:].decode(errors="surrogateescape").split("\0")
+    pairs = words[:-2]
+    if words[-2:] != ["", ""] or len(pairs) % 2 or "" in pairs[::2]:
+        raise ProtocolViolation("invalid startup packet layout: expected terminator as last byte")
+    return Startup(version, dict(zip(pairs[::2], pairs[1::2], strict=True)), whole)
+
+
+def cancel_request(key: bytes) -> bytes:
+    """`key` is BackendKeyData's body: the process id and the secret key."""
+    return packet(CANCEL_REQUEST, key)
+
+
+def query(sql: str) -> bytes:
+    return message(QUERY, sql.encode() + b"\0")
+
+
+def run_apart(sql: str, rows: Iterable[Iterable[str]]) -> bytes:
+    """Execute one statement for each row of text values, with one Sync at the end.
+
+    Values are bound, never quoted into the text. Statement and portal have names of their own, so
+    that the client's unnamed ones survive.
+    """
+    name = b"guardproxy\0"
+    parts = [message(PARSE, name + sql.encode() + b"\0" + _SHORT.pack(0))]
+    for row in rows:
+        values = [value.encode(errors="surrogateescape") for value in row]
+        bound = b"".join(_INT.pack(len(value)) + value for value in values)
+        counts = _SHORT.pack(0) + _SHORT.pack(len(values))
+        parts += [
+            message(BIND, name + name + counts + bound + _SHORT.pack(0)),
+            message(EXECUTE, name + _INT.pack(0)),
+            message(CLOSE, b"P" + name),
+        ]
+    return b"".join(parts) + message(CLOSE, b"S" + name) + SYNC_MESSAGE
+
+
+SYNC_MESSAGE = message(SYNC)
+TERMINATE_MESSAGE = message(TERMINATE)
+
+
+def password_message(secret: bytes) -> bytes:
+    return message(PASSWORD, secret + b"\0")
+
+
+def sasl_initial(mechanism: str, data: bytes) -> bytes:
+    return message(PASSWORD, mechanism.encode() + b"\0" + _INT.pack(len(data)) + data)
+
+
+def parse_sasl_initial(body: bytes) -> tuple[str, bytes]:
+    """The mechanism and its first message; ProtocolViolation if it is not laid out so."""
+    mechanism, nul, rest = body.partition(b"\0")
+    if not nul or len(rest) < 4 or _INT.unpack_from(rest)[0] != len(rest) - 4:
+        raise ProtocolViolation("malformed SASLInitialResponse")
+    return mechanism.decode(errors="replace"), rest[4:]
+
+
+def parse_data_row(body: bytes) -> list[str | None]:
+    """A DataRow's columns, given as text."""
+    columns: list[str | None] = []
+    at = 2
+    for _ in range(_SHORT.unpack_from(body)[0]):
+        size = _INT.unpack_from(body, at)[0]
+        at += 4
+        columns.append(None if size < 0 else body[at : at + size].decode(errors="replace"))
+        at += max(size, 0)
+    return columns
+
+
+def authentication(code: int, body: bytes = b"") -> bytes:
+    return message(AUTHENTICATION, _INT.pack(code) + body)
+
+
+def parameter_status(name: str, value: str) -> bytes:
+    return message(PARAMETER_STATUS, f"{name}\0{value}\0".encode())
+
+
+def parse_parameter_status(body: bytes) -> tuple[str, str]:
+    name, value, _ = body.decode(errors="replace").split("\0", 2)
+    return name, value
+
+
+def backend_key_data(key: bytes) -> bytes:
+    return message(BACKEND_KEY_DATA, key)
+
+
+def ready_for_query(status: int) -> bytes:
+    return message(READY_FOR_QUERY, bytes([status]))
+
+
+def negotiate_protocol_version(options: list[str]) -> bytes:
+    """ "We speak 3.0, and none of these options": the only answer we ever have to give."""
+    names = b"".join(option.encode() + b"\0" for option in options)
+    return message(
+        NEGOTIATE_PROTOCOL_VERSION, _INT.pack(PROTOCOL_3_0) + _INT.pack(len(options)) + names
+    )
+
+
+def _fields(severity: str, sqlstate: str, text: str, detail: str, hint: str) -> bytes:
+    pairs = [("S", severity), ("V", severity), ("C", sqlstate), ("M", text)]
+    pairs += [(code, value) for code, value in (("D", detail), ("H", hint)) if value]
+    return b"".join(f"{code}{value}\0".encode() for code, value in pairs) + b"\0"
+
+
+def fatal(error: GuardError) -> bytes:
+    """The ErrorResponse for what ends a client: PostgreSQL's own words where we have them."""
+    if isinstance(error, ServerRefused):
+        return message(ERROR, as_fatal(error.response))
+    fields = _fields("FATAL", error.sqlstate, error.message, error.detail, error.hint)
+    return message(ERROR, fields)
+
+
+def notice(text: str, detail: str = "") -> bytes:
+    return message(NOTICE, _fields("NOTICE", "00000", text, detail, ""))
+
+
+def parse_fields(body: bytes) -> dict[str, str]:
+    """ErrorResponse's or NoticeResponse's fields by their one-letter code."""
+    fields = (field.decode(errors="replace") for field in body.split(b"\0") if field)
+    return {field[0]: field[1:] for field in fields}
+
+
+def as_fatal(body: bytes) -> bytes:
+    """The same ErrorResponse body with severity FATAL, for an error that ends the connection."""
+    return b"\0".join(
+        field[:1] + b"FATAL" if field[:1] in (b"S", b"V") else field for field in body.split(b"\0")
+    )
+
+
+def refusal(body: bytes) -> ServerRefused:
+    """PostgreSQL's ErrorResponse as an exception that carries it verbatim."""
+    fields = parse_fields(body)
+    return ServerRefused(fields.get("C", "XX000"), fields.get("M", ""), body)
