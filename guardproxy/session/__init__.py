@@ -1,1 +1,1 @@
-
+"""Second floor, sans-I/O: one client's conversation, from its first packet to its last."""

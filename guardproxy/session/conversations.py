@@ -1,0 +1,259 @@
+"""Sans-I/O: what we say to a server ourselves: log in, clean up after a client, look something up.
+
+Each is a generator, for this is linear talk: it yields bytes to send (perhaps none) and is sent the
+next whole message as (type, body). It returns its result, or raises a GuardError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+
+from guardproxy.errors import CannotLogIn, GuardError, ProtocolViolation, Reason
+from guardproxy.session.session import SET_CONFIG, Parting
+from guardproxy.wire import messages, scram
+from guardproxy.wire.messages import (
+    AUTHENTICATION,
+    BACKEND_KEY_DATA,
+    COMMAND_COMPLETE,
+    COPY_IN,
+    DATA_ROW,
+    ERROR,
+    IDLE,
+    PARAMETER_STATUS,
+    READY_FOR_QUERY,
+)
+from guardproxy.wire.scram import MECHANISM, MECHANISM_PLUS, ClientExchange, ScramKeys
+
+Message = tuple[int, bytes]
+
+# The codes of Authentication messages.
+OK, CLEARTEXT, MD5, SASL, SASL_CONTINUE, SASL_FINAL = 0, 3, 5, 10, 11, 12
+
+
+class Dirty(GuardError):
+    """A server did not become clean; it must be closed."""
+
+    reason = Reason.DIRTY
+
+
+class PasswordWanted(GuardError):
+    """PostgreSQL asks for a password, and we were given none."""
+
+    sqlstate = "28P01"
+    reason = Reason.LOGIN_REFUSED
+
+
+@dataclass(slots=True)
+class Credential:
+    """What opens server logins for one user. `keys` saves deriving them again for each login."""
+
+    password: str | None = field(default=None, repr=False)
+    keys: ScramKeys | None = field(default=None, repr=False)
+
+    def keys_for(self, salt: bytes, iterations: int) -> ScramKeys:
+        """The SCRAM keys for PostgreSQL's salt; CannotLogIn if we have others and no password."""
+        keys = self.keys
+        if keys and (keys.salt, keys.iterations) == (salt, iterations):
+            return keys
+        if self.password is None:
+            raise CannotLogIn(
+                "the SCRAM verifier in auth.users is not the one PostgreSQL has",
+                hint="Copy rolpassword from pg_authid, or give the password itself.",
+            )
+        self.keys = ScramKeys.derive(self.password, salt, iterations)
+        return self.keys
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What PostgreSQL said when it let us in."""
+
+    parameters: Mapping[str, str]
+    cancel_key: bytes = field(repr=False)
+    asked: bool  # for a password, in whatever form
+
+
+def log_in(
+    user: str, database: str, credential: Credential | None, binding: bytes | None = None
+) -> Generator[bytes, Message, Greeting]:
+    """Log in to PostgreSQL. `binding` is the hash of its certificate where the link has TLS.
+
+    Raises ServerRefused with PostgreSQL's own words, PasswordWanted when it asks and `credential`
+    is None, CannotLogIn when it asks for what we do not have.
+    """
+    send = messages.startup_message({"user": user, "database": database})
+    parameters: dict[str, str] = {}
+    cancel_key = b""
+    asked = False
+    while True:
+        kind, body = yield send
+        send = b""
+        if kind == AUTHENTICATION:
+            code = int.from_bytes(body[:4], "big")
+            if code == SASL:
+                asked = True
+                yield from _log_in_scram(body[4:], _needed(credential), binding)
+            elif code in (CLEARTEXT, MD5):
+                asked = True
+                send = _password_answer(code, user, _needed(credential), body[4:])
+            elif code != OK:
+                raise CannotLogIn(f"PostgreSQL asks for authentication method {code}, unknown here")
+        elif kind == ERROR:
+            raise messages.refusal(body)
+        elif kind == PARAMETER_STATUS:
+            name, value = messages.parse_parameter_status(body)
+            parameters[name] = value
+        elif kind == BACKEND_KEY_DATA:
+            cancel_key = body
+        elif kind == READY_FOR_QUERY:
+            return Greeting(parameters, cancel_key, asked)
+
+
+def _needed(credential: Credential | None) -> Credential:
+    if credential is None:
+        raise PasswordWanted("PostgreSQL asks for a password")
+    return credential
+
+
+def _password_answer(code: int, user: str, credential: Credential, salt: bytes) -> bytes:
+    if credential.password is None:
+        raise CannotLogIn(
+            "PostgreSQL asks for the password itself, and auth.users has only a SCRAM verifier",
+            hint="Give the password, or let pg_hba.conf ask for scram-sha-256.",
+        )
+    password = credential.password.encode()
+    if code == MD5:
+        inner = hashlib.md5(password + user.encode(), usedforsecurity=False).hexdigest()
+        outer = hashlib.md5(inner.encode() + salt, usedforsecurity=False).hexdigest()
+        password = b"md5" + outer.encode()
+    return messages.password_message(password)
+
+
+def _log_in_scram(
+    offered: bytes, credential: Credential, binding: bytes | None
+) -> Generator[bytes, Message, None]:
+    mechanisms = offered.decode(errors="replace").split("\0")
+    if MECHANISM_PLUS not in mechanisms:
+        binding = None
+    mechanism = MECHANISM_PLUS if binding else MECHANISM
+    if mechanism not in mechanisms:
+        raise CannotLogIn("PostgreSQL offers no SCRAM-SHA-256")
+    exchange = ClientExchange(binding)
+    try:
+        server_first = yield from _sasl(messages.sasl_initial(mechanism, exchange.first()))
+        keys = credential.keys_for(*exchange.salt_and_iterations(server_first))
+        final = messages.message(messages.PASSWORD, exchange.final(server_first, keys))
+        exchange.check((yield from _sasl(final)))
+    except scram.ScramError as error:
+        raise CannotLogIn(f"SCRAM exchange with PostgreSQL failed: {error}") from None
+
+
+def _sasl(send: bytes) -> Generator[bytes, Message, bytes]:
+    """Send one step of SASL, return the data of the answer."""
+    kind, body = yield send
+    if kind == ERROR:
+        raise messages.refusal(body)
+    if kind != AUTHENTICATION or int.from_bytes(body[:4], "big") not in (SASL_CONTINUE, SASL_FINAL):
+        raise ProtocolViolation("expected an SASL answer from PostgreSQL")
+    return body[4:]
+
+
+def hand_over(packet: bytes) -> Generator[bytes, Message, Message]:
+    """Passthrough: send the client's own startup packet, return PostgreSQL's first message.
+
+    Raises ServerRefused when it refuses at once: nobody has been told yet, so it can be retried.
+    """
+    kind, body = yield packet
+    if kind == ERROR:
+        raise messages.refusal(body)
+    return kind, body
+
+
+def settle(parting: Parting) -> Generator[bytes, Message, bool]:
+    """Wait for what a client that left is owed; return whether a transaction is still open.
+
+    Raises Dirty when it cannot be known what the server will do next.
+    """
+    send = b""
+    owed = parting.owed
+    in_transaction = parting.in_transaction
+    if parting.copying:
+        send += messages.message(messages.COPY_FAIL, b"the client has left\0")
+    if parting.copying or parting.unsynced:
+        send += messages.SYNC_MESSAGE
+        owed += 1
+    while owed:
+        kind, body = yield send
+        send = b""
+        if kind == READY_FOR_QUERY:
+            owed -= 1
+            in_transaction = body[0] != IDLE
+        elif kind == COPY_IN:
+            raise Dirty("the client left a COPY FROM STDIN behind")
+    return in_transaction
+
+
+def reset(in_transaction: bool) -> Generator[bytes, Message, None]:
+    """Make a settled server as it was before its client. Raises Dirty if it does not become so."""
+    if in_transaction:
+        yield from _command("ROLLBACK")
+    yield from _command("DISCARD ALL")
+
+
+def _command(sql: str) -> Generator[bytes, Message, None]:
+    """Run one command outside any transaction; Dirty if anything but its tag and `I` comes back."""
+    send = messages.query(sql)
+    tag = b""
+    while True:
+        kind, body = yield send
+        send = b""
+        if kind == COMMAND_COMPLETE:
+            tag = body[:-1]
+        elif kind == ERROR:
+            raise Dirty(f"{sql} failed: {messages.parse_fields(body).get('M', '')}")
+        elif kind == READY_FOR_QUERY:
+            if tag != sql.encode() or body[0] != IDLE:
+                raise Dirty(f"{sql} was not answered as expected")
+            return
+
+
+def learn(wanted: Mapping[str, str]) -> Generator[bytes, Message, Mapping[str, str]]:
+    """Set a client's startup parameters; return the ParameterStatus values that changed.
+
+    Raises ServerRefused with PostgreSQL's words if it does not take one.
+    """
+    changed: dict[str, str] = {}
+    send = messages.run_apart(SET_CONFIG, wanted.items())
+    refused: GuardError | None = None
+    while True:
+        kind, body = yield send
+        send = b""
+        if kind == PARAMETER_STATUS:
+            name, value = messages.parse_parameter_status(body)
+            changed[name] = value
+        elif kind == ERROR:
+            refused = messages.refusal(body)
+        elif kind == READY_FOR_QUERY:
+            if refused:
+                raise refused
+            return changed
+
+
+def look_up(sql: str, user: str) -> Generator[bytes, Message, list[str | None] | None]:
+    """Run `auth.query` for a user; return the columns of its first row, or None without a row."""
+    send = messages.run_apart(sql, [(user,)])
+    row: list[str | None] | None = None
+    refused: GuardError | None = None
+    while True:
+        kind, body = yield send
+        send = b""
+        if kind == DATA_ROW and row is None:
+            row = messages.parse_data_row(body)
+        elif kind == ERROR:
+            refused = messages.refusal(body)
+        elif kind == READY_FOR_QUERY:
+            if refused:
+                raise refused
+            return row

@@ -1,0 +1,311 @@
+"""Sans-I/O: a client's way in, from its first packet to the moment it is authenticated.
+
+One generator, for this is linear talk. It yields steps: bytes to be sent, or a question that only
+the world outside can answer (read a packet, start TLS, ask PostgreSQL). It is sent the answers and
+returns an `Admitted` or a `CancelKey`, or raises a GuardError for the client to be told.
+(PostgreSQL, "Start-up", "SSL Session Encryption", "SASL Authentication".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+
+from guardproxy.errors import LoginRefused, PasswordRefused, ProtocolViolation
+from guardproxy.session.conversations import CLEARTEXT, SASL, SASL_CONTINUE, SASL_FINAL, Credential
+from guardproxy.wire import messages
+from guardproxy.wire.messages import Startup
+from guardproxy.wire.scram import MECHANISM, ScramError, ScramKeys, ServerExchange, Verifier
+
+ALPN = "postgresql"
+"""Direct TLS must be negotiated for this protocol (PostgreSQL 17, "ALPN")."""
+
+_TLS_HANDSHAKE = 0x16
+_NOT_FOR_SERVERS = frozenset(("user", "database", "options", "replication"))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPacket:
+    """The next packet without a type byte, whole; a TLS ClientHello counts as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPassword:
+    """The body of the next message, which must be a PasswordMessage or its SASL kin."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartTLS:
+    """Do the TLS handshake; the answer is the ALPN protocol agreed on, or None.
+
+    `hello` are bytes of the handshake that came already (direct TLS).
+    """
+
+    hello: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Pass the door: wait there while too many clients are in."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class DoesPostgresAsk:
+    """Whether PostgreSQL wants a password from this user (it may not: trust, peer, cert)."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """Let PostgreSQL decide on this credential; the answer is None, or its refusal is thrown in."""
+
+    request: Request
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class FindVerifier:
+    """The user's SCRAM verifier, from the settings or `auth.query`; None if there is none."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class KeepKeys:
+    """The keys a SCRAM exchange gave away; they open server logins."""
+
+    request: Request
+    keys: ScramKeys
+
+
+Step = (
+    bytes
+    | ReadPacket
+    | ReadPassword
+    | StartTLS
+    | Enter
+    | DoesPostgresAsk
+    | Prove
+    | FindVerifier
+    | KeepKeys
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelKey:
+    """The connection was made only to say this: the process id and secret key of a victim."""
+
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a startup packet asks for, read."""
+
+    startup: Startup
+    user: str
+    database: str
+    parameters: Mapping[str, str]  # to be set on a server
+    conn_max_age: float | None  # seconds, from `-c guardproxy.conn_max_age=`; Django's setting
+    replication: bool
+
+    @property
+    def application_name(self) -> str:
+        return self.parameters.get("application_name", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Authenticated (in passthrough: about to be, by PostgreSQL itself)."""
+
+    request: Request
+    secure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The rules at the door, from the settings and the listener the client came by."""
+
+    method: str  # auth.method
+    passthrough: bool
+    tls: bool  # we can
+    tls_required: bool
+    private: bool  # a Unix socket or loopback: nobody listens on the way
+    mock_seed: bytes = field(repr=False)
+
+
+def log_in(house: House) -> Generator[Step, object, Admitted | CancelKey]:
+    """Let a client in, or not."""
+    opened = yield from _open(house)
+    if isinstance(opened, CancelKey):
+        return opened
+    startup, secure = opened
+    if house.tls_required and not secure:
+        raise LoginRefused(
+            "the guard requires TLS", hint="Connect with sslmode=require (listen.tls.mode)."
+        )
+    request = read_request(startup)
+    yield Enter(request)
+    if house.passthrough or request.replication:
+        return Admitted(request, secure)
+    if startup.version != messages.PROTOCOL_3_0 or startup.unknown_options:
+        yield messages.negotiate_protocol_version(startup.unknown_options)
+    if house.method == "password":
+        yield from _password(request, house.private or secure)
+    elif house.method == "scram-sha-256":
+        yield from _scram(request, house.mock_seed)
+    return Admitted(request, secure)
+
+
+def _open(house: House) -> Generator[Step, object, tuple[Startup, bool] | CancelKey]:
+    """Up to the StartupMessage: encryption is asked for, perhaps granted, at most once each."""
+    secure = asked_tls = asked_gss = False
+    while True:
+        packet = yield ReadPacket()
+        assert isinstance(packet, bytes)
+        if packet[0] == _TLS_HANDSHAKE and not (secure or asked_tls or asked_gss):
+            yield from _direct_tls(house, packet)
+            secure = True
+            continue
+        code = int.from_bytes(packet[4:8], "big")
+        if code == messages.SSL_REQUEST and not (secure or asked_tls):
+            asked_tls = True
+            yield b"S" if house.tls else b"N"
+            if house.tls:
+                yield StartTLS()
+                secure = True
+        elif code == messages.GSSENC_REQUEST and not (secure or asked_gss):
+            asked_gss = True
+            yield b"N"
+        elif code == messages.CANCEL_REQUEST:
+            return CancelKey(packet[8:])
+        else:
+            return messages.parse_startup(packet), secure
+
+
+def _direct_tls(house: House, hello: bytes) -> Generator[Step, object, None]:
+    if not house.tls:
+        raise ProtocolViolation("direct TLS is not available: listen.tls.mode is disable")
+    if (yield StartTLS(hello)) != ALPN:
+        raise ProtocolViolation("direct TLS needs the ALPN protocol 'postgresql'")
+
+
+def _password(request: Request, private: bool) -> Generator[Step, object, None]:
+    """auth.method password: what the client gives is tried against PostgreSQL, who decides."""
+    if not (yield DoesPostgresAsk(request)):
+        return
+    if not private:
+        raise LoginRefused(
+            "the guard does not ask for a password in clear over an open network",
+            hint="Connect over loopback, a Unix socket or TLS (listen.tls), "
+            "or set auth.method to scram-sha-256.",
+        )
+    yield messages.authentication(CLEARTEXT)
+    body = yield ReadPassword()
+    assert isinstance(body, bytes)
+    password = body.rstrip(b"\0").decode(errors="replace")
+    if not password:
+        raise PasswordRefused("empty password returned by client")
+    yield Prove(request, Credential(password))
+
+
+def _scram(request: Request, mock_seed: bytes) -> Generator[Step, object, None]:
+    """auth.method scram-sha-256: the client proves it to us, and thereby gives us its keys."""
+    known = yield FindVerifier(request)
+    assert known is None or isinstance(known, Verifier)
+    exchange = ServerExchange(known or Verifier.mock(request.user, mock_seed))
+    yield messages.authentication(SASL, MECHANISM.encode() + b"\0\0")
+    initial = yield ReadPassword()
+    assert isinstance(initial, bytes)
+    mechanism, client_first = messages.parse_sasl_initial(initial)
+    try:
+        if mechanism != MECHANISM:
+            raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
+        yield messages.authentication(SASL_CONTINUE, exchange.first(client_first))
+        client_final = yield ReadPassword()
+        assert isinstance(client_final, bytes)
+        server_final, keys = exchange.final(client_final)
+    except ScramError:
+        refused = PasswordRefused(f'password authentication failed for user "{request.user}"')
+        raise refused from None
+    yield messages.authentication(SASL_FINAL, server_final)
+    yield KeepKeys(request, keys)
+
+
+def read_request(startup: Startup) -> Request:
+    """What the startup packet asks for. ProtocolViolation where we cannot do it."""
+    given = startup.parameters
+    user = given.get("user", "")
+    if not user:
+        raise LoginRefused("no PostgreSQL user name specified in startup packet")
+    wanted = {
+        name: value
+        for name, value in given.items()
+        if name not in _NOT_FOR_SERVERS and not name.startswith("_pq_.")
+    }
+    replication = given.get("replication", "").lower() not in ("", "0", "f", "false", "off", "no")
+    if not replication:
+        wanted |= parse_options(given.get("options", ""))
+    ours = {name: wanted.pop(name) for name in list(wanted) if name.startswith("guardproxy.")}
+    age = _conn_max_age(ours.get("guardproxy.conn_max_age"))
+    return Request(startup, user, given.get("database") or user, wanted, age, replication)
+
+
+def _conn_max_age(value: str | None) -> float | None:
+    """Seconds; Django's None (for ever) is spelled `none`."""
+    if value is None:
+        return None
+    if value.lower() == "none":
+        return float("inf")
+    try:
+        return float(value)
+    except ValueError:
+        raise LoginRefused(
+            f"guardproxy.conn_max_age={value!r} is not a number of seconds or `none`"
+        ) from None
+
+
+def parse_options(options: str) -> dict[str, str]:
+    """The settings in the startup packet's `options`: `-c name=value` and `--name=value`.
+
+    Words end at white space, a backslash takes the next character as it is (PostgreSQL's
+    pg_split_opts). Other switches of the server's command line cannot follow a pooled session.
+    """
+    settings: dict[str, str] = {}
+    words = iter(_split_options(options))
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+        elif word.startswith("-c"):
+            name, equals, value = (word[2:] or next(words, "")).partition("=")
+        else:
+            name = equals = value = ""
+        if not name or not equals:
+            raise LoginRefused(
+                f"startup option {word!r} cannot be used with a pooled session",
+                hint="Only -c name=value and --name=value; or use pool.mode passthrough.",
+            )
+        settings[name] = value
+    return settings
+
+
+def _split_options(options: str) -> list[str]:
+    words: list[str] = []
+    word = ""
+    started = escaped = False
+    for c in options:
+        if escaped:
+            word, escaped = word + c, False
+        elif c == "\\":
+            started = escaped = True
+        elif c.isspace():
+            if started:
+                words.append(word)
+            word, started = "", False
+        else:
+            word, started = word + c, True
+    return [*words, word] if started else words
