@@ -1,1 +1,1 @@
-
+"""Second floor, sans-I/O: servers, who has them, and who waits for them."""
