@@ -1,0 +1,321 @@
+"""Net: one client's connection, from accept to the last byte. HOT.
+
+Until it is logged in, `session.login` leads and this class answers its steps. After that each chunk
+goes through the session to the server, if it has one.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from ipaddress import ip_address
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+
+from guardproxy.errors import GuardError, LoginTimeout, ProtocolViolation, Reason
+from guardproxy.net.streams import StreamTransport, Timer
+from guardproxy.session import login
+from guardproxy.session.login import Admitted, CancelKey, Request
+from guardproxy.session.session import Session
+from guardproxy.session.states import State
+from guardproxy.wire import messages
+from guardproxy.wire.frames import HEADER_SIZE, header
+
+if TYPE_CHECKING:
+    from guardproxy.net.pooler import ClientTicket, Pooler
+    from guardproxy.net.server import ServerLink
+    from guardproxy.pool.admission import Door
+    from guardproxy.settings import SessionLimits
+
+MAX_PASSWORD_MESSAGE = 65_535
+"""Bytes: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH, which tokens instead of passwords need."""
+MAX_LOGIN_BUFFER = 64 * 1024 + 4096
+"""Bytes a client may send ahead while it is being logged in."""
+
+_PEERCRED = struct.Struct("3i")
+
+
+class ClientLink(TwistedProtocol):
+    """One client. `ended` says why it is over, once it is."""
+
+    transport: StreamTransport  # type: ignore[assignment]
+
+    def __init__(self, pooler: Pooler, number: int) -> None:
+        self.pooler = pooler
+        self.id = number
+        self.session: Session | None = None
+        self.server: ServerLink | None = None
+        self.request: Request | None = None
+        self.limits: SessionLimits | None = None
+        self.ticket: ClientTicket | None = None
+        self.ended: Reason | None = None
+        self.cancel_key = b""
+        self.address = ""
+        self.pid: int | None = None
+        self.opened_at = 0.0
+        self.notified = False  # of the present wait
+        self.paused = False  # while it waits: its backlog is full
+        self.wait_timer: Timer | None = None
+        self.doors: list[Door[ClientLink]] = []
+        self.at_the_door: Deferred[None] | None = None
+        self._login: Any = None
+        self._buffer = bytearray()
+        self._reading: login.ReadPacket | login.ReadPassword | None = None
+        self._pending: Deferred[Any] | None = None
+        self._timer: Timer | None = None
+
+    # -- logged in ----------------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        session = self.session
+        if session is None:
+            self._more_login(data)
+            return
+        try:
+            request = session.client_sent(data, monotonic())
+        except GuardError as error:
+            self.end(error)
+            return
+        if request:
+            self.server.transport.write(request)  # type: ignore[union-attr]
+        if session.commands:
+            self.pooler.obey(self)
+
+    # -- the way in ---------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        self.opened_at = monotonic()
+        self._identify()
+        private = not self.address or ip_address(self.address.partition("%")[0]).is_loopback
+        timeout = self.pooler.settings.timeouts.client_login_timeout
+        self._timer = self.pooler.clock.callLater(timeout, self._too_slow)
+        self._login = login.log_in(self.pooler.house(private))
+        self.pooler.arrived(self)
+        self._advance(self._login.send, None)
+
+    def _identify(self) -> None:
+        """Who is at the other end: an address, or over a Unix socket a process."""
+        peer = self.transport.getPeer()
+        if isinstance(peer, tuple):
+            self.address = str(peer[0])
+        elif hasattr(socket, "SO_PEERCRED"):
+            raw = self.transport.socket.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size
+            )
+            self.pid = _PEERCRED.unpack(raw)[0] or None
+
+    @property
+    def rule(self) -> int | None:
+        """The override whose server limit holds for this client."""
+        limits = self.limits
+        return limits.rule if limits and limits.max_server_connections is not None else None
+
+    @property
+    def command_line(self) -> str:
+        """What the process at the other end of a Unix socket was started as."""
+        try:
+            with open(f"/proc/{self.pid}/cmdline", "rb") as file:
+                return file.read(512).replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            return ""
+
+    def _too_slow(self) -> None:
+        if self._pending is not None:  # we keep it waiting, not it us
+            timeout = self.pooler.settings.timeouts.client_login_timeout
+            self._timer = self.pooler.clock.callLater(timeout, self._too_slow)
+            return
+        self._timer = None
+        self.end(LoginTimeout("client_login_timeout: the login took too long"))
+
+    def _more_login(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > MAX_LOGIN_BUFFER:
+            self.end(ProtocolViolation("too much data before the login is done"))
+        elif self._reading is not None:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            whole = self._take_packet() if isinstance(self._reading, login.ReadPacket) else None
+            if isinstance(self._reading, login.ReadPassword):
+                whole = self._take_password()
+        except GuardError as error:
+            self.end(error)
+            return
+        if whole is not None:
+            self._reading = None
+            self._advance(self._login.send, whole)
+
+    def _take_packet(self) -> bytes | None:
+        if self._buffer[:1] == b"\x16":  # a TLS handshake: all of it
+            return self._take(len(self._buffer))
+        if len(self._buffer) < 4:
+            return None
+        length = int.from_bytes(self._buffer[:4], "big")
+        if not 8 <= length <= messages.MAX_STARTUP_PACKET:
+            raise ProtocolViolation("invalid length of startup packet")
+        return self._take(length)
+
+    def _take_password(self) -> bytes | None:
+        if len(self._buffer) < HEADER_SIZE:
+            return None
+        kind, length = header(self._buffer)
+        if kind != messages.PASSWORD or not 4 <= length <= MAX_PASSWORD_MESSAGE:
+            raise ProtocolViolation("expected a password")
+        whole = self._take(length + 1)
+        return whole and whole[HEADER_SIZE:]
+
+    def _take(self, size: int) -> bytes | None:
+        if len(self._buffer) < size:
+            return None
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
+
+    def _advance(self, resume: Callable[[Any], Any], answer: object) -> None:
+        """Go on with the login until it wants something that is not there yet."""
+        try:
+            step = resume(answer)
+            while isinstance(step, bytes):
+                self.transport.write(step)
+                step = self._login.send(None)
+        except StopIteration as finished:
+            self._login_done(finished.value)
+        except GuardError as error:
+            self.end(error)
+        else:
+            self._take_step(step)
+
+    def _take_step(self, step: login.Step) -> None:
+        if isinstance(step, login.ReadPacket | login.ReadPassword):
+            self._reading = step
+            self._read()
+            return
+        try:
+            answer = self._start_tls(step) if isinstance(step, login.StartTLS) else None
+            if answer is None:
+                answer = self.pooler.answer(self, step)
+        except GuardError as error:
+            self.end(error)
+            return
+        self.await_answer(answer, self._answered)
+
+    def await_answer(self, answer: Deferred[Any], then: Callable[[Any], None]) -> None:
+        """Go on with `then` when it is there; a client that leaves cancels it."""
+        self._pending = answer
+        answer.addBoth(self._no_longer_pending)
+        answer.addCallbacks(then, self._answer_failed)
+        answer.addErrback(self._broken)
+
+    def _no_longer_pending(self, result: object) -> object:
+        self._pending = None
+        return result
+
+    def _answered(self, answer: object) -> None:
+        if self.ended is None:
+            self._advance(self._login.send, answer)
+
+    def _answer_failed(self, failure: Failure) -> None:
+        error = failure.value
+        if self.ended is not None or isinstance(error, CancelledError):
+            return
+        if isinstance(error, OSError):  # a TLS handshake that failed; SSLError is one
+            self.close(Reason.LOGIN_REFUSED, str(error))
+        elif isinstance(error, GuardError):
+            self.end(error)
+        else:
+            self._broken(failure)
+
+    def _broken(self, failure: Failure) -> None:
+        """A fault of ours. It costs this client, and is told."""
+        self.pooler.log.error("fault", client=self.id, traceback=failure.getTraceback())
+        self.end(GuardError("internal error of the guard; its log says more"))
+
+    def _start_tls(self, step: login.StartTLS) -> Deferred[Any]:
+        if self._buffer:  # they came in the clear and would be taken as encrypted: CVE-2021-23214
+            raise ProtocolViolation("received unencrypted data after SSL request")
+        context = self.pooler.client_tls
+        assert context is not None
+        timeout = self.pooler.settings.timeouts.client_login_timeout
+        started = self.transport.start_tls(
+            context, server_side=True, hello=step.hello, timeout=timeout
+        )
+        return started.addCallback(lambda _: self._alpn())
+
+    def _alpn(self) -> str | None:
+        session = self.transport.tls
+        return session.selected_alpn_protocol() if session else None
+
+    def _login_done(self, result: Admitted | CancelKey) -> None:
+        if isinstance(result, CancelKey):
+            self.pooler.cancel(self, result.key)
+        else:
+            self.pooler.admitted(self, result)
+
+    def begin(self, session: Session, welcome: bytes) -> None:
+        """Logged in: say so, and hear what came in the meantime."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.session = session
+        self._login = None
+        if welcome:
+            self.transport.write(welcome)
+        ahead = self._take(len(self._buffer))
+        if ahead:
+            self.dataReceived(ahead)
+
+    def stop_waiting(self) -> None:
+        """The wait for a server is over, one way or the other."""
+        if self.wait_timer is not None:
+            self.wait_timer.cancel()
+            self.wait_timer = None
+
+    # -- as a holder of tickets -----------------------------------------------------------------------
+
+    def offered(self, server: ServerLink) -> bool:
+        """A server for this client's ticket; False if it does not want it any more."""
+        return self.ended is None and self.pooler.lend(self, server)
+
+    def refused(self, error: GuardError) -> None:
+        """There will be no server."""
+        self.end(error)
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self.session.state if self.session is not None else State.LOGIN
+
+    def end(self, error: GuardError) -> None:
+        """The client is told why, and closed."""
+        if self.ended is None:
+            self.transport.write(messages.fatal(error))
+            self.close(error.reason, error.message)
+
+    def close(self, reason: Reason, why: str = "") -> None:
+        """Over, for this reason, without a word to the client."""
+        if self.ended is not None:
+            return
+        self._over(reason, why, polite=reason is Reason.CLIENT_LEFT)
+        self.transport.loseConnection()
+        self.transport.resumeProducing()  # else its own FIN would never be seen
+
+    def connectionLost(self, reason: object = None) -> None:
+        if self.ended is None:
+            self._over(Reason.CLIENT_GONE, "", polite=False)
+        self.pooler.departed(self)
+
+    def _over(self, reason: Reason, why: str, polite: bool) -> None:
+        self.ended = reason
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pending is not None:
+            self._pending.cancel()
+        self.pooler.client_over(self, reason, why, polite)

@@ -1,0 +1,125 @@
+"""Net: one line an event, as text or JSON, on standard error; bounded for each kind of event.
+
+twisted.logger carries the events; its observers are ours, for the lines are.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO, cast
+
+from twisted.logger import ILogObserver, Logger, LogLevel, globalLogBeginner
+
+BURST = 50
+"""Lines of one kind in a second; what is more is counted and said with the next."""
+
+_LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "warning": LogLevel.warn}
+_LEVELS["error"] = LogLevel.error
+_WORDS = {level: word.upper() for word, level in _LEVELS.items()} | {LogLevel.critical: "ERROR"}
+
+
+class Log:
+    """Says what happens. Fields are plain values; a field that is None or empty is left out."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._logger = Logger(namespace="guardproxy")
+        self._now = now
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def debug(self, event: str, **fields: object) -> None:
+        self._say(LogLevel.debug, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        self._say(LogLevel.info, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._say(LogLevel.warn, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._say(LogLevel.error, event, fields)
+
+    def _say(self, level: Any, event: str, fields: dict[str, object]) -> None:
+        suppressed = self._suppressed(event)
+        if suppressed is None:
+            return
+        if suppressed:
+            fields["suppressed"] = suppressed
+        self._logger.emit(level, None, event=event, fields=fields)
+
+    def _suppressed(self, event: str) -> int | None:
+        """How many of this kind were left out just before; None if this one is to be, too."""
+        second = self._now() // 1
+        started, count = self._seen.get(event, (second, 0))
+        if started != second:
+            self._seen[event] = (second, 1)
+            return max(count - BURST, 0)
+        self._seen[event] = (second, count + 1)
+        return None if count >= BURST else 0
+
+
+class LineObserver:
+    """Writes events as lines. Levels below `level` are dropped."""
+
+    def __init__(self, out: TextIO, form: str, level: str) -> None:
+        self._out = out
+        self.configure(form, level)
+
+    def configure(self, form: str, level: str) -> None:
+        self._format = as_json if form == "json" else as_text
+        self._level = _LEVELS[level]
+
+    def __call__(self, event: Any) -> None:
+        if event["log_level"] < self._level:
+            return
+        self._out.write(self._format(event) + "\n")
+        self._out.flush()
+
+
+def _parts(event: Any) -> tuple[str, str, dict[str, object]]:
+    """Level, name and fields; foreign events (Twisted's own, tracebacks) become fields too."""
+    level = _WORDS.get(event["log_level"], "INFO")
+    if "fields" in event:
+        shown = {k: v for k, v in event["fields"].items() if v is not None and v != ""}
+        return level, event["event"], shown
+    from twisted.logger import formatEvent
+
+    fields: dict[str, object] = {"message": formatEvent(event)}
+    if "log_failure" in event:
+        fields["traceback"] = event["log_failure"].getTraceback()
+    return level, event.get("log_namespace", "python"), fields
+
+
+def _stamp(event: Any) -> str:
+    moment = event["log_time"]
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+    return f"{whole}.{int(moment % 1 * 1000):03d}Z"
+
+
+def as_text(event: Any) -> str:
+    level, name, fields = _parts(event)
+    words = [f"{key}={_word(value)}" for key, value in fields.items()]
+    return " ".join([_stamp(event), level, name, *words])
+
+
+def _word(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    if text.isprintable() and " " not in text and '"' not in text:
+        return text
+    return json.dumps(text)
+
+
+def as_json(event: Any) -> str:
+    level, name, fields = _parts(event)
+    return json.dumps(
+        {"time": _stamp(event), "level": level.lower(), "event": name, **fields}, default=str
+    )
+
+
+def start(form: str, level: str) -> LineObserver:
+    """Send everything that is logged in this process to standard error."""
+    observer = LineObserver(sys.stderr, form, level)
+    globalLogBeginner.beginLoggingTo([cast(ILogObserver, observer)], redirectStandardIO=False)
+    return observer

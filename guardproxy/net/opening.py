@@ -1,0 +1,169 @@
+"""Net: servers on their way: dial, perhaps TLS, log in, all within upstream.connect_timeout."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused, UpstreamUnavailable
+from guardproxy.net.server import ServerLink
+from guardproxy.pool.pool import Population
+from guardproxy.session import conversations
+from guardproxy.session.conversations import Credential, Greeting, PasswordWanted
+
+if TYPE_CHECKING:
+    from guardproxy.net.pooler import ClientPool, Pooler, ServerRecord
+
+COME_BACK_LATER = frozenset(("53300", "57P01", "57P02", "57P03"))
+"""SQLSTATEs that pass: too many connections, shutting down, crashed, starting up."""
+NO_ENCRYPTION = "28000"
+"""What pg_hba.conf's refusal of an unencrypted link comes as."""
+
+
+class Opener:
+    """Opens servers for admission, and says how it went."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self.pooler = pooler
+
+    def open(self, server: ServerRecord, encrypt: bool = False) -> None:
+        link = ServerLink(self.pooler, server)
+        self.pooler.links[server] = link
+        link.opening = opening = Deferred.fromCoroutine(self._open(link, encrypt))
+        timeout = self.pooler.settings.upstream.connect_timeout
+        timer = self.pooler.clock.callLater(timeout, opening.cancel)
+
+        def over(result: Any) -> None:
+            link.opening = None
+            if timer.active():
+                timer.cancel()
+            if isinstance(result, Failure):
+                self._failed(link, result, encrypt)
+            else:
+                self._opened(link, result)
+
+        opening.addBoth(over)
+        opening.addErrback(self._fault)
+
+    def abandon(self, link: ServerLink) -> None:
+        """Nobody wants it any more."""
+        if link.opening is not None:
+            link.opening.cancel()
+
+    async def _open(self, link: ServerLink, encrypt: bool) -> Any:
+        pool = link.server.pool
+        binding = await self.pooler.upstream.dial(link, encrypt)
+        packet = self.pooler.packets.get(pool)
+        if packet is not None:
+            return await link.converse(conversations.hand_over(packet))
+        credential = self._credential(pool)
+        name = pool.name
+        return await link.converse(
+            conversations.log_in(name.user, name.database, credential, binding)
+        )
+
+    def _credential(self, pool: ClientPool) -> Credential | None:
+        """On trial the client's own; else what has been proved, or stands in the settings."""
+        if pool in self.pooler.credentials:
+            return self.pooler.credentials[pool]
+        account = self.pooler.logins.account(pool.name)
+        return account.credential or self.pooler.logins.configured(pool.name.user)
+
+    def _opened(self, link: ServerLink, result: Any) -> None:
+        server = link.server
+        pooler = self.pooler
+        pooler.failures.pop(server.pool.name, None)
+        pooler.totals.servers_opened += 1
+        if isinstance(result, Greeting):
+            server.parameters = result.parameters
+            link.cancel_key = result.cancel_key
+            if not server.pool.private:
+                server.pool.opened(result.parameters)
+        else:
+            link.first_message = result
+        pooler.log.info("server_open", server=server.id, pool=str(server.pool.name))
+        pooler.carry_out(pooler.admission.opened(server, pooler.now()))
+
+    def _failed(self, link: ServerLink, failure: Failure, encrypt: bool) -> None:
+        pooler, server = self.pooler, link.server
+        error, retry = self._understand(failure)
+        mode = pooler.upstream.settings.tls.mode
+        if mode == "allow" and not encrypt and error.sqlstate == NO_ENCRYPTION:
+            self._hang_up(link)
+            self.open(server, encrypt=True)
+            return
+        if not isinstance(error, PasswordWanted):
+            pooler.log.warning(
+                "server_open_failed", pool=str(server.pool.name), why=error.message, retry=retry
+            )
+            pooler.totals.endings[
+                Reason.SERVER_LOGIN_FAILED if link.transport else Reason.CONNECT_FAILED
+            ] += 1
+        self._refuse(server.pool, error, retry)
+        now = pooler.now()
+        if retry:
+            server.pool.backoff.failed(now, random.random())  # noqa: S311 jitter is no secret
+            delay = server.pool.backoff.until - now
+            pooler.clock.callLater(delay, self._try_again)
+        self._give_back(link)
+
+    def _try_again(self) -> None:
+        self.pooler.carry_out(self.pooler.admission.assign(self.pooler.now()))
+
+    def _refuse(self, pool: ClientPool, error: GuardError, retry: bool) -> None:
+        """All who wait for this pool hear it, unless there is hope."""
+        pooler = self.pooler
+        if retry:
+            pooler.failures[pool.name] = error
+            return
+        if isinstance(error, ServerRefused | PasswordWanted) and not pool.private:
+            account = pooler.logins.account(pool.name)
+            account.asks = None
+            account.credential = None
+            pool.forget()
+        for ticket in pooler.admission.waiters(pool):
+            if pooler.admission.withdraw(ticket, pooler.now()):
+                ticket.holder.refused(error)
+
+    def _give_back(self, link: ServerLink) -> None:
+        """The slot is free when PostgreSQL has seen the end; at once if it never saw the start."""
+        pooler, server = self.pooler, link.server
+        if link.transport is None or link.lost:
+            pooler.links.pop(server, None)
+            pooler.credentials.pop(server.pool, None)
+            pooler.packets.pop(server.pool, None)
+            pooler.carry_out(pooler.admission.gone(server, pooler.now()))
+            return
+        server.pool.move(server, Population.CLOSING, pooler.now())
+        self._hang_up(link)
+
+    def _hang_up(self, link: ServerLink) -> None:
+        if link.transport is not None and not link.lost:
+            link.transport.loseWriteConnection()
+            link.abort_timer = self.pooler.clock.callLater(1.0, link.transport.abortConnection)
+
+    def _understand(self, failure: Failure) -> tuple[GuardError, bool]:
+        """The failure as an error for people, and whether trying again may help."""
+        error = failure.value
+        where = f"PostgreSQL at {self.pooler.upstream}"
+        if isinstance(error, CancelledError):
+            timeout = self.pooler.settings.upstream.connect_timeout
+            return UpstreamUnavailable(f"{where} did not answer within {timeout:g} s"), True
+        if isinstance(error, ssl.SSLError):
+            return UpstreamUnavailable(f"TLS with {where} failed: {error}"), False
+        if isinstance(error, OSError):
+            why = error.strerror or str(error)
+            return UpstreamUnavailable(f"could not connect to {where}: {why}"), True
+        if isinstance(error, ServerLost):
+            return UpstreamUnavailable(f"{where} closed the connection during the login"), True
+        if isinstance(error, GuardError):
+            return error, error.sqlstate in COME_BACK_LATER
+        self._fault(failure)
+        return GuardError("internal error of the guard; its log says more"), False
+
+    def _fault(self, failure: Failure) -> None:
+        self.pooler.log.error("fault", traceback=failure.getTraceback())

@@ -1,0 +1,191 @@
+"""Net: our end of one connection to PostgreSQL. HOT.
+
+While a session has it, bytes go through the session to the client. Otherwise it is in a
+conversation of ours (login, cleaning, look-up), or idle and should be silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from guardproxy.errors import GuardError, ProtocolViolation, Reason, ServerLost
+from guardproxy.net.streams import Timer
+from guardproxy.net.upstream import Caller
+from guardproxy.session.conversations import Message
+from guardproxy.session.session import Session
+from guardproxy.wire import messages
+from guardproxy.wire.frames import Frames
+
+if TYPE_CHECKING:
+    from guardproxy.net.client import ClientLink
+    from guardproxy.net.pooler import Pooler, ServerRecord
+
+
+class ServerLink(Caller):
+    """One server; `server` is the pool's record of it."""
+
+    def __init__(self, pooler: Pooler, server: ServerRecord) -> None:
+        self.pooler = pooler
+        self.server = server
+        self.client: ClientLink | None = None
+        self.session: Session | None = None
+        self.cancel_key = b""
+        self.lost = False
+        self.opening: Deferred[Any] | None = None
+        self.abort_timer: Timer | None = None
+        self.first_message: Message | None = None  # passthrough: PostgreSQL's, for the client
+        self._frames = Frames()
+        self._talk: Generator[bytes, Message, Any] | None = None
+        self._talked: Deferred[Any] | None = None
+        self._cancels = 0
+        self._uncancelled: Deferred[None] | None = None
+
+    # -- leased -----------------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        session = self.session
+        if session is None:
+            self._unleased(data)
+            return
+        client = self.client
+        try:
+            reply = session.server_sent(data, monotonic())
+        except GuardError as error:
+            self.pooler.server_misbehaved(self, error)
+            return
+        if reply:
+            client.transport.write(reply)  # type: ignore[union-attr]
+        if session.commands:
+            self.pooler.obey(client)  # type: ignore[arg-type]
+
+    def lend(self, client: ClientLink, session: Session) -> None:
+        """From now on bytes are the client's."""
+        self.client = client
+        self.session = session
+        client.server = self
+        client.transport.registerProducer(self.transport, True)
+        self.transport.registerProducer(client.transport, True)
+        if self.first_message is not None:
+            kind, body = self.first_message
+            self.first_message = None
+            self.dataReceived(messages.message(kind, body) + self._frames.rest())
+
+    def take_back(self) -> None:
+        """The client has left, or nearly."""
+        client = self.client
+        if client is None:
+            return
+        self.client = self.session = None
+        client.server = None
+        client.transport.unregisterProducer()
+        self.transport.unregisterProducer()
+        self.transport.resumeProducing()
+
+    # -- conversations of ours --------------------------------------------------------------------
+
+    def converse(self, talk: Generator[bytes, Message, Any], skip: int = 0) -> Deferred[Any]:
+        """Hold a conversation; fires with what it returns, or fails with its GuardError."""
+        if skip:
+            self._frames = Frames(skip)
+        self._talk = talk
+        done: Deferred[Any] = Deferred()
+        self._talked = done
+        self._advance(None)
+        return done
+
+    def hear(self, data: bytes) -> None:
+        """Bytes that came before the conversation began and belong to it."""
+        if data:
+            self._unleased(data)
+
+    def _unleased(self, data: bytes) -> None:
+        if self.answer is not None:
+            super().dataReceived(data)
+            return
+        self._frames.feed(data)
+        try:
+            for message in self._frames:
+                self._advance(message)
+                if self.session is not None or self.first_message is not None:
+                    break
+        except ProtocolViolation as error:
+            self._end_talk(Failure(error))
+            return
+        if self.session is not None and len(self._frames):
+            self.dataReceived(self._frames.rest())
+
+    def _advance(self, message: Message | None) -> None:
+        if self._talk is None:
+            self._unasked(message)
+            return
+        try:
+            send = self._talk.send(message)  # type: ignore[arg-type]
+        except StopIteration as finished:
+            self._end_talk(finished.value)
+        except GuardError:
+            self._end_talk(Failure())
+        else:
+            if send:
+                self.transport.write(send)
+
+    def _end_talk(self, result: object) -> None:
+        done, self._talked, self._talk = self._talked, None, None
+        if done is None:
+            self.pooler.server_misbehaved(self, ProtocolViolation("the server spoke out of turn"))
+        elif isinstance(result, Failure):
+            done.errback(result)
+        else:
+            done.callback(result)
+
+    def _unasked(self, message: Message | None) -> None:
+        """An idle server may give a notice or report a setting; anything else is its end."""
+        kind, body = message or (0, b"")
+        if kind == messages.PARAMETER_STATUS:
+            name, value = messages.parse_parameter_status(body)
+            self.server.parameters = {**self.server.parameters, name: value}
+            self.server.pool.opened(self.server.parameters)
+        elif kind not in (messages.NOTICE, messages.NOTIFICATION):
+            self.pooler.close_server(self, Reason.CLOSED_BY_SERVER)
+
+    # -- cancels ----------------------------------------------------------------------------------
+
+    def cancel_sent(self) -> None:
+        self._cancels += 1
+
+    def cancel_done(self) -> None:
+        self._cancels -= 1
+        if not self._cancels and self._uncancelled is not None:
+            waiting, self._uncancelled = self._uncancelled, None
+            waiting.callback(None)
+
+    def uncancelled(self) -> Deferred[None]:
+        """Fires when no cancel is on its way any more: until then it could hit the next client."""
+        done: Deferred[None] = Deferred()
+        if self._cancels:
+            self._uncancelled = done
+        else:
+            done.callback(None)
+        return done
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def terminate(self) -> None:
+        """Say goodbye; PostgreSQL closes, and only then the slot is free."""
+        self.transport.write(messages.TERMINATE_MESSAGE)
+
+    def connectionLost(self, reason: object = None) -> None:
+        super().connectionLost(reason)
+        self.lost = True
+        if self.abort_timer is not None and self.abort_timer.active():
+            self.abort_timer.cancel()
+        self.pooler.server_lost(self)
+        if self._uncancelled is not None:
+            waiting, self._uncancelled = self._uncancelled, None
+            waiting.errback(ServerLost("the server is gone"))
+        if self._talked is not None:
+            self._end_talk(Failure(ServerLost("PostgreSQL closed the connection")))

@@ -1,0 +1,412 @@
+"""Net: Twisted endpoints whose transports are the event loop's own streams.
+
+Twisted's TCP transports buffer each write until the next turn of the loop and register with the
+poller anew: three to four times the CPU of the loop's own (asyncio's or uvloop's), which send at
+once. So the protocols here are ordinary Twisted protocols, and what carries their bytes is not:
+the loop calls a protocol's bound `dataReceived`, and `transport.write` is the loop's bound `write`.
+
+Accepting is ours too: a loop either dies or drops clients when file descriptors run out; here it
+pauses, says so, and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar, cast
+
+from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IPushProducer,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+BACKLOG = 1024
+"""Connections the kernel holds for us; PgBouncer's 128 is too few for Django's worst minute."""
+ACCEPT_BURST = 64
+"""Connections accepted before others get their turn."""
+ACCEPT_PAUSE = 1.0
+"""Seconds without accepting when file descriptors have run out (asyncio's ACCEPT_RETRY_DELAY)."""
+LINGER = 5.0
+"""Seconds a closing stream may take to get rid of its last bytes."""
+
+_OUT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+T = TypeVar("T")
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+    def active(self) -> bool: ...
+
+
+class Clock(Protocol):
+    """IReactorTime, as far as it is needed."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Timer: ...
+
+
+class Builds(Protocol):
+    """What an endpoint asks of a factory."""
+
+    def buildProtocol(self, addr: object) -> TwistedProtocol | None: ...
+
+
+class Producer(Protocol):
+    """IPushProducer, as far as it is needed."""
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+    return Deferred.fromFuture(asyncio.ensure_future(coroutine))
+
+
+@implementer(ITransport, IPushProducer)
+class StreamTransport:
+    """A loop's transport with Twisted's names. `write` is the loop's own bound method."""
+
+    __slots__ = ("_adapter", "_producer", "_stream", "write")
+
+    write: Callable[[bytes], None]
+
+    def __init__(self, adapter: _Adapter, stream: asyncio.Transport) -> None:
+        self._adapter = adapter
+        self._producer: Producer | None = None
+        self._use(stream)
+
+    def _use(self, stream: asyncio.Transport) -> None:
+        self._stream = stream
+        self.write = stream.write
+
+    def writeSequence(self, data: list[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Close once all is written, or after LINGER seconds."""
+        self._stream.close()
+        if self._stream.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(LINGER, self._stream.abort)
+
+    def loseWriteConnection(self) -> None:
+        """Let the other side see the end and close; with TLS there is no half of an end."""
+        if self._stream.can_write_eof():
+            self._stream.write_eof()
+        else:
+            self._stream.close()
+
+    def abortConnection(self) -> None:
+        self._stream.abort()
+
+    def getPeer(self) -> object:
+        return self._stream.get_extra_info("peername")
+
+    def getHost(self) -> object:
+        return self._stream.get_extra_info("sockname")
+
+    @property
+    def socket(self) -> socket.socket:
+        return cast("socket.socket", self._stream.get_extra_info("socket"))
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """The TLS session, for its certificate and ALPN protocol; None in the clear."""
+        return cast("ssl.SSLObject | None", self._stream.get_extra_info("ssl_object"))
+
+    # -- backpressure: what the far side cannot take yet, the near side must not read --------------
+
+    def registerProducer(self, producer: Producer, streaming: bool) -> None:
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def pauseProducing(self) -> None:
+        if not self._stream.is_closing():
+            self._stream.pause_reading()
+
+    def resumeProducing(self) -> None:
+        if not self._stream.is_closing():
+            self._stream.resume_reading()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    def writing_paused(self) -> None:
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def writing_resumed(self) -> None:
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    # -- TLS ----------------------------------------------------------------------------------------
+
+    def start_tls(
+        self,
+        context: ssl.SSLContext,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        hello: bytes = b"",
+        timeout: float = 60.0,
+    ) -> Deferred[None]:
+        """Put TLS on the stream; `hello` are bytes of the handshake that came already."""
+        self._stream.pause_reading()
+        return run(self._start_tls(context, server_side, server_hostname, hello, timeout))
+
+    async def _start_tls(
+        self,
+        context: ssl.SSLContext,
+        server_side: bool,
+        server_hostname: str | None,
+        hello: bytes,
+        timeout: float,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        handshake = asyncio.ensure_future(
+            loop.start_tls(
+                self._stream,
+                self._adapter,
+                context,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=timeout,
+            )
+        )
+        if hello:
+            await asyncio.sleep(0)  # start_tls has put its protocol on the stream
+            await asyncio.sleep(0)  # and that protocol knows its transport; nothing was read yet
+            _feed(cast(asyncio.BufferedProtocol, self._stream.get_protocol()), hello)
+        secured = await handshake
+        if secured is None:
+            raise ConnectionAbortedError("TLS handshake failed")
+        self._use(secured)
+
+
+def _feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        room = memoryview(cast(bytearray, protocol.get_buffer(len(view))))
+        step = min(len(room), len(view))
+        room[:step] = view[:step]
+        protocol.buffer_updated(step)
+        view = view[step:]
+
+
+class _Adapter(asyncio.Protocol):
+    """The loop's protocol: hands a Twisted protocol what happens to its stream."""
+
+    __slots__ = ("_protocol", "_transport", "data_received")
+
+    def __init__(self, protocol: TwistedProtocol) -> None:
+        self._protocol = protocol
+        self._transport: StreamTransport | None = None
+        # The loop finds the protocol's own method here: no call is added.
+        self.data_received = protocol.dataReceived  # type: ignore[method-assign]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = StreamTransport(self, cast(asyncio.Transport, transport))
+        self._protocol.makeConnection(self._transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reason = error.ConnectionLost(str(exc)) if exc else error.ConnectionDone()
+        if self._transport is not None:
+            self._transport.unregisterProducer()
+        self._protocol.connectionLost(Failure(reason))
+
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.writing_paused()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.writing_resumed()
+
+
+@implementer(IStreamClientEndpoint)
+class StreamClientEndpoint:
+    """Connects to HOST:PORT, or to a Unix socket when `host` is a directory, as libpq does."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+
+    def __str__(self) -> str:
+        return self.host if self.is_unix else address(self.host, self.port)
+
+    @property
+    def is_unix(self) -> bool:
+        return self.host.startswith("/")
+
+    def connect(self, factory: Builds) -> Deferred[TwistedProtocol]:
+        return run(self._connect(factory))
+
+    async def _connect(self, factory: Builds) -> TwistedProtocol:
+        protocol = factory.buildProtocol(None)
+        if protocol is None:
+            raise error.ConnectionAborted("the factory wants no connection")
+        loop = asyncio.get_running_loop()
+        adapter = _Adapter(protocol)
+        if self.is_unix:
+            path = socket_path(self.host, self.port)
+            await loop.create_unix_connection(lambda: adapter, path)
+        else:
+            await loop.create_connection(lambda: adapter, self.host, self.port)
+        return protocol
+
+
+@implementer(IStreamServerEndpoint)
+class StreamServerEndpoint:
+    """Listens on HOST:PORT, or on PostgreSQL's socket file in a directory."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        host: str,
+        port: int,
+        complain: Callable[[OSError], None],
+    ) -> None:
+        self._clock = clock
+        self._host = host
+        self._port = port
+        self._complain = complain
+
+    def listen(self, factory: Builds) -> Deferred[StreamPort]:
+        port = StreamPort(self._clock, self._bind(), factory, self._complain)
+        port.startListening()
+        found: Deferred[StreamPort] = Deferred()
+        found.callback(port)
+        return found
+
+    def _bind(self) -> socket.socket:
+        if self._host.startswith("/"):
+            return _bind_unix(socket_path(self._host, self._port))
+        found = socket.getaddrinfo(
+            self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, where = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+
+def _bind_unix(path: str) -> socket.socket:
+    """Bind a socket file; one that nobody answers on is a leftover, and replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.connect(path)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        os.unlink(path)
+    try:
+        listener.bind(path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+@implementer(IListeningPort)
+class StreamPort:
+    """A listening socket; each connection becomes a stream of the loop."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        listener: socket.socket,
+        factory: Builds,
+        complain: Callable[[OSError], None],
+    ) -> None:
+        self._clock = clock
+        self._socket = listener
+        self._factory = factory
+        self._complain = complain
+        self._arrivals: set[asyncio.Task[None]] = set()
+
+    def startListening(self) -> None:
+        self._socket.setblocking(False)
+        self._socket.listen(BACKLOG)
+        self._resume()
+
+    def stopListening(self) -> Deferred[None]:
+        if self._socket.fileno() >= 0:
+            self._pause()
+            name = self._socket.getsockname()
+            self._socket.close()
+            if isinstance(name, str):
+                os.unlink(name)
+        done: Deferred[None] = Deferred()
+        done.callback(None)
+        return done
+
+    def getHost(self) -> object:
+        """As the socket has it: (host, port, …) or a path."""
+        return self._socket.getsockname()
+
+    def _pause(self) -> None:
+        asyncio.get_event_loop().remove_reader(self._socket)
+
+    def _resume(self) -> None:
+        if self._socket.fileno() >= 0:
+            asyncio.get_event_loop().add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_BURST):
+            try:
+                arrived, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as failed:
+                if failed.errno not in _OUT_OF_DESCRIPTORS:
+                    raise
+                self._complain(failed)
+                self._pause()
+                self._clock.callLater(ACCEPT_PAUSE, self._resume)
+                return
+            task = asyncio.ensure_future(self._arrive(arrived))
+            self._arrivals.add(task)
+            task.add_done_callback(self._arrivals.discard)
+
+    async def _arrive(self, arrived: socket.socket) -> None:
+        protocol = self._factory.buildProtocol(None)
+        if protocol is None:
+            arrived.close()
+            return
+        arrived.setblocking(False)
+        adapter = _Adapter(protocol)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: adapter, arrived)
+        except OSError:  # it left before we could say hello
+            arrived.close()
+
+
+def socket_path(directory: str, port: int) -> str:
+    """PostgreSQL's name for the socket file of a port."""
+    return f"{directory}/.s.PGSQL.{port}"
+
+
+def address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
