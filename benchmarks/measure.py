@@ -1,0 +1,133 @@
+"""The arithmetic of the benchmarks: what a process used, paired ratios, medians and bars.
+
+Machines are noisy and get slower and faster by the minute, so no figure is compared with one
+of another minute: each round measures both sides right after one another, and what is reported
+is the median of the rounds' ratios with their extremes.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+KB = 1024
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """Seconds of CPU a process has used: all its threads, and the kernel's part of it."""
+
+    total: float
+    kernel: float
+
+    def __sub__(self, earlier: Cpu) -> Cpu:
+        return Cpu(self.total - earlier.total, self.kernel - earlier.kernel)
+
+
+def cpu_of(pid: int) -> Cpu:
+    """The CPU `pid` has used so far.
+
+    The total is read from the process's CPU clock (clock_getcpuclockid's formula on Linux), which
+    counts user and system time of all threads in nanoseconds; /proc counts in hundredths of a
+    second, too coarse for a short run, and only says how much of it was the kernel's.
+    """
+    total = time.clock_gettime((~pid << 3) | 2)
+    user, kernel = parse_stat(Path(f"/proc/{pid}/stat").read_text())
+    ticks = user + kernel
+    return Cpu(total, total * kernel / ticks if ticks else 0.0)
+
+
+def parse_stat(text: str) -> tuple[float, float]:
+    """User and system seconds out of /proc/PID/stat."""
+    # The program's name may hold blanks and brackets; the fields begin after the last bracket.
+    fields = text[text.rindex(")") + 1 :].split()
+    per_second = os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) / per_second, int(fields[12]) / per_second
+
+
+def parse_status(text: str, key: str) -> int:
+    """One size out of /proc/PID/status, in bytes."""
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == key:
+            return int(value.split()[0]) * KB
+    raise ValueError(f"no {key} in the status of the process")
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory `pid` has resident now."""
+    return parse_status(Path(f"/proc/{pid}/status").read_text(), "VmRSS")
+
+
+def peak_resident(pid: int) -> int:
+    """The most bytes `pid` has had resident since its start or `forget_peak`."""
+    return parse_status(Path(f"/proc/{pid}/status").read_text(), "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with its extremes."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def paired_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Round by round, ours over theirs."""
+    return [mine / other for mine, other in zip(ours, theirs, strict=True)]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a figure has to reach: its ratio, or our own value where no rival is needed."""
+
+    sign: Literal["<", "<=", ">="]
+    limit: float
+    of: Literal["ratio", "ours"] = "ratio"
+
+    def holds(self, value: float) -> bool:
+        if self.sign == "<":
+            return value < self.limit
+        return value <= self.limit if self.sign == "<=" else value >= self.limit
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the report: the rounds' values of both sides, in the same order."""
+
+    scenario: str
+    name: str
+    unit: str
+    ours: tuple[float, ...]
+    rival: str
+    theirs: tuple[float, ...] = ()
+    bar: Bar | None = None
+    # Why `theirs` is empty, with the command that would cure it.
+    missing: str | None = None
+
+    @property
+    def ratio(self) -> Spread | None:
+        return spread(paired_ratios(self.ours, self.theirs)) if self.theirs else None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the bar holds; None where there is no bar or nothing to hold it against."""
+        if self.bar is None:
+            return None
+        if self.bar.of == "ours":
+            return self.bar.holds(spread(self.ours).median)
+        return None if self.ratio is None else self.bar.holds(self.ratio.median)

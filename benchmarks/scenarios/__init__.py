@@ -1,0 +1,16 @@
+"""The scenarios by name; each module says what it does and returns its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.measure import Figure
+from benchmarks.scenarios import bulk, churn, herd, query
+from benchmarks.stage import Stage
+
+SCENARIOS: dict[str, Callable[[Stage], list[Figure]]] = {
+    "query": query.run,
+    "bulk": bulk.run,
+    "churn": churn.run,
+    "herd": herd.run,
+}

@@ -1,0 +1,100 @@
+"""The benchmarks' arithmetic: /proc, paired ratios, medians and bars."""
+
+import os
+import time
+
+import pytest
+
+from benchmarks import measure
+from benchmarks.measure import Bar, Cpu, Figure
+
+
+def figure(ours: tuple[float, ...], theirs: tuple[float, ...], bar: Bar | None = None) -> Figure:
+    return Figure("query", "CPU", "µs", ours, "PgBouncer", theirs, bar)
+
+
+class TestProc:
+    def test_stat_gives_user_and_system_seconds_whatever_the_program_is_called(self) -> None:
+        tick = os.sysconf("SC_CLK_TCK")
+        before = "4 (a ) b) S 1 4 4 0 -1 4194560 100 0 0 0"
+        assert measure.parse_stat(f"{before} {3 * tick} {tick // 2} 7 9 20 0") == (3.0, 0.5)
+
+    def test_status_gives_sizes_in_bytes(self) -> None:
+        text = "Name:\tguard\nVmHWM:\t   2048 kB\nVmRSS:\t   1024 kB\n"
+        assert measure.parse_status(text, "VmRSS") == 1024 * 1024
+        assert measure.parse_status(text, "VmHWM") == 2048 * 1024
+
+    def test_a_size_that_is_not_there_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="VmRSS"):
+            measure.parse_status("Name:\tguard\n", "VmRSS")
+
+    def test_the_cpu_clock_of_a_process_counts_what_it_uses(self) -> None:
+        before, clock = measure.cpu_of(os.getpid()), time.process_time()
+        while time.process_time() - clock < 0.05:
+            pass
+        used = measure.cpu_of(os.getpid()) - before
+        assert 0.05 <= used.total <= time.process_time() - clock + 0.05
+
+    def test_the_kernels_part_is_part_of_the_total(self) -> None:
+        now = measure.cpu_of(os.getpid())
+        assert 0 <= now.kernel <= now.total
+
+    def test_what_was_used_between_is_the_difference(self) -> None:
+        assert Cpu(3.0, 2.0) - Cpu(1.0, 0.5) == Cpu(2.0, 1.5)
+
+    def test_the_peak_starts_anew_when_it_is_forgotten(self) -> None:
+        pid = os.getpid()
+        ballast = bytearray(b"x" * 64_000_000)
+        high = measure.peak_resident(pid)
+        del ballast
+        measure.forget_peak(pid)
+        assert measure.peak_resident(pid) < high
+        assert measure.resident(pid) > 0
+
+
+class TestRatios:
+    def test_each_round_is_compared_with_itself(self) -> None:
+        assert measure.paired_ratios([2.0, 30.0], [1.0, 10.0]) == [2.0, 3.0]
+
+    def test_a_round_without_its_pair_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="shorter"):
+            measure.paired_ratios([1.0, 2.0], [1.0])
+
+    def test_the_median_stands_against_one_disturbed_round(self) -> None:
+        # Both sides were ten times slower in the second round: the ratio does not notice.
+        slow = figure((2.0, 20.0, 2.2), (2.0, 20.0, 2.0))
+        assert slow.ratio is not None
+        assert slow.ratio.median == 1.0
+        assert slow.ratio.high < 1.2
+
+    def test_without_a_rival_there_is_no_ratio(self) -> None:
+        assert figure((1.0,), ()).ratio is None
+
+
+class TestBars:
+    @pytest.mark.parametrize(
+        ("bar", "value", "holds"),
+        [
+            (Bar("<=", 1.3), 1.3, True),
+            (Bar("<=", 1.3), 1.31, False),
+            (Bar("<", 1.0), 1.0, False),
+            (Bar("<", 1.0), 0.99, True),
+            (Bar(">=", 8), 8.0, True),
+            (Bar(">=", 8), 7.9, False),
+        ],
+    )
+    def test_signs(self, bar: Bar, value: float, holds: bool) -> None:
+        assert bar.holds(value) is holds
+
+    def test_a_bar_is_held_against_the_median_ratio(self) -> None:
+        assert figure((1.0, 1.2, 9.0), (1.0, 1.0, 1.0), Bar("<=", 1.3)).holds is True
+        assert figure((1.0, 1.4, 9.0), (1.0, 1.0, 1.0), Bar("<=", 1.3)).holds is False
+
+    def test_a_bar_on_our_own_value_needs_no_rival(self) -> None:
+        own = Bar("<=", 16, of="ours")
+        assert figure((15.0,), (), own).holds is True
+        assert figure((17.0,), (1.0,), own).holds is False
+
+    def test_no_bar_or_no_rival_is_neither_yes_nor_no(self) -> None:
+        assert figure((1.0,), (1.0,)).holds is None
+        assert figure((1.0,), (), Bar("<=", 1.3)).holds is None

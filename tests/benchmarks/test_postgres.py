@@ -1,0 +1,20 @@
+"""Finding PostgreSQL, and what the unprivileged user can reach."""
+
+from pathlib import Path
+
+from benchmarks import postgres
+
+
+def test_the_postgresql_that_is_found_brings_what_a_run_needs() -> None:
+    found = postgres.find()
+    assert {"initdb", "postgres", "pgbench", "psql", "pg_isready"} <= {
+        path.name for path in found.iterdir()
+    }
+
+
+def test_a_closed_directory_on_the_way_keeps_others_out(tmp_path: Path) -> None:
+    inner = tmp_path / "closed" / "bin"
+    inner.mkdir(parents=True)
+    inner.parent.chmod(0o700)
+    assert postgres.others_may_enter(Path("/usr/bin"))
+    assert not postgres.others_may_enter(inner)
