@@ -10,7 +10,7 @@ import enum
 
 
 class Reason(enum.Enum):
-    """Why a client, a server or a place in the queue ended. One word for log, metric and console."""
+    """Why a client or a server ended. The same word in log, metric and console."""
 
     # Clients.
     CLIENT_LEFT = "client_left"  # sent Terminate

@@ -14,7 +14,7 @@ from guardproxy.errors import Reason
 
 @dataclass(slots=True)
 class Totals:
-    """Since the start. Times are seconds, sizes bytes; `received` is from clients, `sent` to them."""
+    """Since the start. Times in seconds, sizes in bytes, `received` and `sent` as clients see it."""
 
     logins: int = 0
     queries: int = 0

@@ -27,7 +27,7 @@ from guardproxy.pool.pool import Holder, Pool, Population, Server
 
 
 class Ticket(Generic[Holder]):
-    """A place in the queue for one server of a pool. `rule` is the override with a limit, if any."""
+    """A place in the queue for a server of a pool. `rule`: the override with a limit, if any."""
 
     __slots__ = ("holder", "number", "pool", "rule", "since")
 
@@ -180,7 +180,7 @@ class Admission(Generic[Holder]):
         self._drop_if_empty(trial)
 
     def top_up(self, pool: Pool[Holder], least: int, now: float) -> list[Order[Holder]]:
-        """Open what the pool has less than `least`, where the cap has room that nobody waits for."""
+        """Open what the pool lacks of `least`, where the cap has room that nobody waits for."""
         room = min(least - len(pool), self.cap - self.servers)
         if self.waiting or pool.backoff.until > now:
             return []
@@ -297,7 +297,7 @@ def _line(ticket: Ticket[Holder]) -> _Line[Holder]:
 
 
 class Door(Generic[Holder]):
-    """At most `limit` are in; the others wait before it in order. (limits.max_client_connections)"""
+    """At most `limit` are in, the others wait in order (limits.max_client_connections)."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -36,7 +36,7 @@ _ids = itertools.count(1)
 
 
 class Server(Generic[Holder]):
-    """Our record of one connection to PostgreSQL; it occupies a slot of the cap until it is gone."""
+    """Our record of one connection to PostgreSQL. It takes a slot of the cap until it is gone."""
 
     __slots__ = (
         "holder",

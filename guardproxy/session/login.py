@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from guardproxy.errors import LoginRefused, PasswordRefused, ProtocolViolation
 from guardproxy.session.conversations import CLEARTEXT, SASL, SASL_CONTINUE, SASL_FINAL, Credential
@@ -164,8 +165,7 @@ def _open(house: House) -> Generator[Step, object, tuple[Startup, bool] | Cancel
     """Up to the StartupMessage: encryption is asked for, perhaps granted, at most once each."""
     secure = asked_tls = asked_gss = False
     while True:
-        packet = yield ReadPacket()
-        assert isinstance(packet, bytes)
+        packet = yield from _read(ReadPacket())
         if packet[0] == _TLS_HANDSHAKE and not (secure or asked_tls or asked_gss):
             yield from _direct_tls(house, packet)
             secure = True
@@ -186,6 +186,10 @@ def _open(house: House) -> Generator[Step, object, tuple[Startup, bool] | Cancel
             return messages.parse_startup(packet), secure
 
 
+def _read(step: ReadPacket | ReadPassword) -> Generator[Step, object, bytes]:
+    return cast(bytes, (yield step))
+
+
 def _direct_tls(house: House, hello: bytes) -> Generator[Step, object, None]:
     if not house.tls:
         raise ProtocolViolation("direct TLS is not available: listen.tls.mode is disable")
@@ -204,8 +208,7 @@ def _password(request: Request, private: bool) -> Generator[Step, object, None]:
             "or set auth.method to scram-sha-256.",
         )
     yield messages.authentication(CLEARTEXT)
-    body = yield ReadPassword()
-    assert isinstance(body, bytes)
+    body = yield from _read(ReadPassword())
     password = body.rstrip(b"\0").decode(errors="replace")
     if not password:
         raise PasswordRefused("empty password returned by client")
@@ -215,18 +218,17 @@ def _password(request: Request, private: bool) -> Generator[Step, object, None]:
 def _scram(request: Request, mock_seed: bytes) -> Generator[Step, object, None]:
     """auth.method scram-sha-256: the client proves it to us, and thereby gives us its keys."""
     known = yield FindVerifier(request)
-    assert known is None or isinstance(known, Verifier)
-    exchange = ServerExchange(known or Verifier.mock(request.user, mock_seed))
+    exchange = ServerExchange(
+        cast("Verifier | None", known) or Verifier.mock(request.user, mock_seed)
+    )
     yield messages.authentication(SASL, MECHANISM.encode() + b"\0\0")
-    initial = yield ReadPassword()
-    assert isinstance(initial, bytes)
+    initial = yield from _read(ReadPassword())
     mechanism, client_first = messages.parse_sasl_initial(initial)
     try:
         if mechanism != MECHANISM:
             raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
         yield messages.authentication(SASL_CONTINUE, exchange.first(client_first))
-        client_final = yield ReadPassword()
-        assert isinstance(client_final, bytes)
+        client_final = yield from _read(ReadPassword())
         server_final, keys = exchange.final(client_final)
     except ScramError:
         refused = PasswordRefused(f'password authentication failed for user "{request.user}"')

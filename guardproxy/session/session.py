@@ -121,6 +121,7 @@ class Session:
         "copying",
         "farewell",
         "last_request",
+        "leased",
         "owed",
         "parameters",
         "queries",
@@ -137,6 +138,7 @@ class Session:
     def __init__(self, parameters: Mapping[str, str], now: float, passthrough: bool = False):
         self.state = State.LOGIN
         self.since = now
+        self.leased = False
         self.parameters = parameters
         self.application_name = ""
         self.commands: list[Command | Evacuate] = []
@@ -159,18 +161,14 @@ class Session:
 
     def enter(self, event: Event, now: float) -> None:
         """The one way to another state."""
-        state = after(self.state, event)
-        if self.state is State.ACTIVE:
+        before = self.state
+        self.state = after(before, event)
+        if before is State.ACTIVE:
             self.active_time += now - self.since
-        elif self.state is State.WAITING:
+        elif before is State.WAITING:
             self.wait_time += now - self.since
             self.waits += 1
-        self.state = state
         self.since = now
-
-    @property
-    def leased(self) -> bool:
-        return self.state not in _UNLEASED
 
     @property
     def on_detour(self) -> bool:
@@ -179,17 +177,14 @@ class Session:
 
     # -- from the client ------------------------------------------------------------------------
 
-    def client_sent(self, data: bytes, now: float) -> bytes:
+    def client_sent(self, data: bytes, now: float) -> bytes:  # noqa: C901 a call would cost
         """A chunk from the client; returns what its server gets now.
 
         Raises ProtocolViolation for what no client may say.
         """
         self.received += len(data)
-        if self.state in _UNLEASED:
+        if not self.leased:
             return self._keep(data, now)
-        return self._read_client(data, now)
-
-    def _read_client(self, data: bytes, now: float) -> bytes:
         if self._client_tail:
             data = self._client_tail + data
             self._client_tail = b""
@@ -198,28 +193,20 @@ class Session:
         while end - at >= HEADER_SIZE:
             kind, length = header(data, at)
             act = self._table[kind]
-            if act == _REQUEST or act == _EXTENDED:
-                if act == _REQUEST:
-                    self.owed.append(kind)
-                    self.unsynced = False
-                    if kind == QUERY:
-                        self._remember(data, at + HEADER_SIZE, at + length)
-                else:
-                    self.unsynced = True
-                    if kind == PARSE:
-                        start = data.find(b"\0", at + HEADER_SIZE, end) + 1
-                        self._remember(data, start or end, at + length)
+            if act == _REQUEST:
+                self.owed.append(kind)
+                self.unsynced = False
+                if kind == QUERY:
+                    self._remember(data, at + HEADER_SIZE, at + length)
                 if self.state is not State.ACTIVE:
                     self.enter(Event.ASKED, now)
-            elif act == _COPY_END:
-                self.copying = False
-            elif act == _TERMINATE:
-                self.commands.append(Command.LEAVE)
-                data = data[:at]
-                end = at
-                break
-            elif act == _ILLEGAL:
-                raise ProtocolViolation(f"invalid frontend message type {kind}")
+            elif act != _FORWARD:
+                if act == _TERMINATE:
+                    self.commands.append(Command.LEAVE)
+                    data = data[:at]
+                    end = at
+                    break
+                self._note(act, kind, data, at, now)
             if length < 4:
                 raise ProtocolViolation(f"invalid message length {length}")
             at += length + 1
@@ -230,12 +217,27 @@ class Session:
         self._client_skip = at - end
         return data
 
+    def _note(self, act: int, kind: int, data: bytes, at: int, now: float) -> None:
+        """A message that is neither a request of its own nor without meaning to us."""
+        if act == _ILLEGAL:
+            raise ProtocolViolation(f"invalid frontend message type {kind}")
+        if act == _COPY_END:
+            self.copying = False
+            return
+        self.unsynced = True
+        if kind == PARSE:
+            start = data.find(b"\0", at + HEADER_SIZE) + 1
+            self._remember(data, start or len(data), at + header(data, at)[1])
+        if self.state is not State.ACTIVE:
+            self.enter(Event.ASKED, now)
+
     def _remember(self, data: bytes, start: int, stop: int) -> None:
         """Keep the beginning of a statement, as far as it is in this chunk."""
-        text = data[start : min(stop, start + STATEMENT_PREFIX)]
-        self.last_request = text
-        if text and _MAY_CONCERN_DATABASES[text[0]]:
-            found = _CONCERNS_DATABASE.match(text)
+        if stop > start + STATEMENT_PREFIX:
+            stop = start + STATEMENT_PREFIX
+        self.last_request = data[start:stop]
+        if start < len(data) and _MAY_CONCERN_DATABASES[data[start]]:
+            found = _CONCERNS_DATABASE.match(self.last_request)
             if found:
                 self.commands.append(Evacuate(_unquoted(found[1])))
 
@@ -260,32 +262,38 @@ class Session:
         Startup parameters that differ are set in front, and the replies to that swallowed.
         """
         self.enter(Event.LEASED, now)
+        self.leased = True
         different = differing(self.parameters, pristine)
         setup = b""
         if different:
             setup = messages.run_apart(SET_CONFIG, different)
             self._swallow(self._setup_answered)
+        return setup + self._release_backlog(now)
+
+    def _release_backlog(self, now: float) -> bytes:
         backlog, self.backlog = self.backlog, b""
-        return setup + self._read_client(backlog, now)
+        self.received -= len(backlog)  # counted when it came
+        return self.client_sent(backlog, now)
 
     def lease_passthrough(self, now: float) -> bytes:
         """A server of our own, which has had our startup packet: its login is ours too."""
         self.enter(Event.LEASED, now)
+        self.leased = True
         self.owed.append(messages.PASSWORD)  # the login is a request like any other
         frames = Frames()
         self._detour = lambda data, now: self._relay_login(frames, data, now)
-        backlog, self.backlog = self.backlog, b""
-        return backlog
+        return self._release_backlog(now)
 
     def release(self, now: float) -> None:
         """The server goes back; the client stays."""
         self.enter(Event.RELEASED, now)
+        self.leased = False
 
     def leave(self, now: float) -> Parting | None:
-        """The client is gone. What its server still has to be told, or None if it must be closed."""
-        leased, state = self.leased, self.state
+        """The client is gone. What its server must still be told; None if it must be closed."""
+        state = self.state
         self.enter(Event.LEFT, now)
-        if not leased or self._client_skip or self._detour or self.farewell:
+        if not self.leased or self._client_skip or self._detour or self.farewell:
             return None
         return Parting(
             len(self.owed),
@@ -298,7 +306,7 @@ class Session:
 
     # -- from the server ------------------------------------------------------------------------
 
-    def server_sent(self, data: bytes, now: float) -> bytes:
+    def server_sent(self, data: bytes, now: float) -> bytes:  # noqa: C901 a call would cost
         """A chunk from the server; returns what the client gets now."""
         if self._detour:
             return self._detour(data, now)
@@ -315,7 +323,14 @@ class Session:
             if kind == READY_FOR_QUERY:
                 if end - at < 6:
                     break
-                self._ready(data[at + HEADER_SIZE], now)
+                if self.owed:
+                    del self.owed[0]
+                status = data[at + HEADER_SIZE]
+                self.queries += 1
+                self.transactions += status == IDLE
+                self.copying = False
+                if not self.owed and not self.unsynced:
+                    self.enter(READY[status], now)
             elif length < 4:
                 raise ProtocolViolation(f"the server sent a message of length {length}")
             elif kind == COPY_IN:
@@ -332,16 +347,6 @@ class Session:
         self._server_skip = at - end
         self.sent += len(data)
         return data
-
-    def _ready(self, status: int, now: float) -> None:
-        if self.owed:
-            del self.owed[0]
-        self.queries += 1
-        self.copying = False
-        if status == IDLE:
-            self.transactions += 1
-        if not self.owed and not self.unsynced:
-            self.enter(READY[status], now)
 
     def _copy_in(self) -> None:
         """The server reads COPY data now, and ignores any Sync that came before it.
@@ -435,9 +440,6 @@ class Session:
             passed += messages.message(kind, body)
         self.sent += len(passed)
         return passed
-
-
-_UNLEASED = frozenset((State.LOGIN, State.PARKED, State.WAITING, State.GONE))
 
 
 def differing(wanted: Mapping[str, str], pristine: Mapping[str, str]) -> list[tuple[str, str]]:
