@@ -95,7 +95,7 @@ class Application:
             flush=True,
         )
 
-    # -- signals ------------------------------------------------------------------------------------
+    # -- signals ----------------------------------------------------------------------------------
 
     def _hear_signals(self) -> None:
         self._loop.add_signal_handler(signal.SIGTERM, self._stop)

@@ -14,7 +14,7 @@ from guardproxy.errors import Reason
 
 @dataclass(slots=True)
 class Totals:
-    """Since the start. Times in seconds, sizes in bytes, `received` and `sent` as clients see it."""
+    """Since the start. Times in seconds, sizes in bytes, seen from us: `sent` to clients."""
 
     logins: int = 0
     queries: int = 0

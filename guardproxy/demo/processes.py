@@ -105,7 +105,7 @@ class Child:
 
     def wait(self, seconds: float) -> int:
         """The exit status of a child that ends by itself."""
-        assert self._process is not None  # noqa: S101  # waiting comes after starting
+        assert self._process is not None  # waiting comes after starting
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:

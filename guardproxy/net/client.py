@@ -69,7 +69,7 @@ class ClientLink(TwistedProtocol):
         self._pending: Deferred[Any] | None = None
         self._timer: Timer | None = None
 
-    # -- logged in ----------------------------------------------------------------------------------
+    # -- logged in --------------------------------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
         session = self.session
@@ -86,7 +86,7 @@ class ClientLink(TwistedProtocol):
         if session.commands:
             self.pooler.obey(self)
 
-    # -- the way in ---------------------------------------------------------------------------------
+    # -- the way in -------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         self.opened_at = monotonic()
@@ -94,7 +94,7 @@ class ClientLink(TwistedProtocol):
         private = not self.address or ip_address(self.address.partition("%")[0]).is_loopback
         timeout = self.pooler.settings.timeouts.client_login_timeout
         self._timer = self.pooler.clock.callLater(timeout, self._too_slow)
-        self._login = login.log_in(self.pooler.house(private))
+        self._login = login.log_in(self.pooler.entrance.house(private))
         self.pooler.arrived(self)
         self._advance(self._login.send, None)
 
@@ -199,7 +199,7 @@ class ClientLink(TwistedProtocol):
         try:
             answer = self._start_tls(step) if isinstance(step, login.StartTLS) else None
             if answer is None:
-                answer = self.pooler.answer(self, step)
+                answer = self.pooler.entrance.answer(self, step)
         except GuardError as error:
             self.end(error)
             return
@@ -253,9 +253,9 @@ class ClientLink(TwistedProtocol):
 
     def _login_done(self, result: Admitted | CancelKey) -> None:
         if isinstance(result, CancelKey):
-            self.pooler.cancel(self, result.key)
+            self.pooler.cancels.request(self, result.key)
         else:
-            self.pooler.admitted(self, result)
+            self.pooler.entrance.admitted(self, result)
 
     def begin(self, session: Session, welcome: bytes) -> None:
         """Logged in: say so, and hear what came in the meantime."""
@@ -276,7 +276,7 @@ class ClientLink(TwistedProtocol):
             self.wait_timer.cancel()
             self.wait_timer = None
 
-    # -- as a holder of tickets -----------------------------------------------------------------------
+    # -- as a holder of tickets -------------------------------------------------------------------
 
     def offered(self, server: ServerLink) -> bool:
         """A server for this client's ticket; False if it does not want it any more."""
@@ -286,7 +286,7 @@ class ClientLink(TwistedProtocol):
         """There will be no server."""
         self.end(error)
 
-    # -- the end ------------------------------------------------------------------------------------
+    # -- the end ----------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
@@ -318,4 +318,4 @@ class ClientLink(TwistedProtocol):
             self._timer = None
         if self._pending is not None:
             self._pending.cancel()
-        self.pooler.client_over(self, reason, why, polite)
+        self.pooler.departure.client_over(self, reason, why, polite)

@@ -36,10 +36,10 @@ def sweep(pooler: Pooler) -> None:
     for client in list(pooler.clients.values()):
         if client.session is not None and client.ended is None:
             _look_at_client(pooler, client, now)
-    for account in list(pooler.logins.accounts.values()):
+    for account in list(pooler.entrance.logins.accounts.values()):
         _look_at_servers(pooler, list(account.pool[Population.IDLE]), now)
     pooler.top_up()
-    pooler.logins.drop_unused(pooler.names_in_use())
+    pooler.entrance.logins.drop_unused(pooler.names_in_use())
 
 
 def _look_at_client(pooler: Pooler, client: ClientLink, now: float) -> None:

@@ -78,7 +78,7 @@ class Errand:
         return True
 
     def _used(self, result: object, link: ServerLink) -> None:
-        self._pooler.clean_up(link)
+        self._pooler.departure.clean_up(link)
         self.done.callback(result)
 
     def refused(self, error: GuardError) -> None:
@@ -143,7 +143,7 @@ class Logins:
             if name not in used and not len(account.pool) and account.pool.pristine is None:
                 del self.accounts[name]
 
-    # -- the steps ----------------------------------------------------------------------------------
+    # -- the steps --------------------------------------------------------------------------------
 
     def answer(self, client: ClientLink, step: object) -> Deferred[Any]:
         match step:
@@ -260,7 +260,7 @@ class Logins:
         entry = self.pooler.settings.auth.users.get(user)
         return Credential(entry.password.reveal()) if entry and entry.password else None
 
-    # -- the welcome --------------------------------------------------------------------------------
+    # -- the welcome ------------------------------------------------------------------------------
 
     def welcome(self, client: ClientLink, request: Request) -> Deferred[Any]:
         """The ParameterStatus values for a client, learned from PostgreSQL where not yet known."""
@@ -289,7 +289,7 @@ class Logins:
             raise LoginRefused("PostgreSQL's settings changed during the login; try again")
         return known
 
-    # -- once for all -------------------------------------------------------------------------------
+    # -- once for all -----------------------------------------------------------------------------
 
     def _inquire(self, key: Hashable, errand: Callable[[], Errand]) -> Deferred[Any]:
         inquiry = self._inquiries.get(key)

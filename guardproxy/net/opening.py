@@ -70,8 +70,8 @@ class Opener:
         """On trial the client's own; else what has been proved, or stands in the settings."""
         if pool in self.pooler.credentials:
             return self.pooler.credentials[pool]
-        account = self.pooler.logins.account(pool.name)
-        return account.credential or self.pooler.logins.configured(pool.name.user)
+        account = self.pooler.entrance.logins.account(pool.name)
+        return account.credential or self.pooler.entrance.logins.configured(pool.name.user)
 
     def _opened(self, link: ServerLink, result: Any) -> None:
         server = link.server
@@ -121,7 +121,7 @@ class Opener:
             pooler.failures[pool.name] = error
             return
         if isinstance(error, ServerRefused | PasswordWanted) and not pool.private:
-            account = pooler.logins.account(pool.name)
+            account = pooler.entrance.logins.account(pool.name)
             account.asks = None
             account.credential = None
             pool.forget()

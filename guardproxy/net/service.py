@@ -39,7 +39,7 @@ class GuardService(Service):
         self._drain: LoopingCall | None = None
         self._drained: Deferred[bool] | None = None
 
-    # -- start --------------------------------------------------------------------------------------
+    # -- start ------------------------------------------------------------------------------------
 
     def listen(self) -> None:
         settings = self.settings.listen
@@ -73,7 +73,7 @@ class GuardService(Service):
             hint="raise the limit of open files (ulimit -n)",
         )
 
-    # -- upkeep -------------------------------------------------------------------------------------
+    # -- upkeep -----------------------------------------------------------------------------------
 
     def _interval(self) -> float:
         timeouts, pool = self.settings.timeouts, self.settings.pool
@@ -97,7 +97,7 @@ class GuardService(Service):
         self.log.error("fault", traceback=failure.getTraceback())
         self._sweep.start(self._interval(), now=False).addErrback(self._sweep_failed)
 
-    # -- reload -------------------------------------------------------------------------------------
+    # -- reload -----------------------------------------------------------------------------------
 
     def reload(self, settings: Settings) -> None:
         """Take these settings, all or none: what can fail is built first.
@@ -122,7 +122,7 @@ class GuardService(Service):
             else:
                 link.server.retiring = True
 
-    # -- stop ---------------------------------------------------------------------------------------
+    # -- stop -------------------------------------------------------------------------------------
 
     def drain(self) -> Deferred[bool]:
         """Stop listening, let work finish, end who is idle. Fires with whether all went so."""

@@ -129,7 +129,7 @@ class StreamTransport:
         """The TLS session, for its certificate and ALPN protocol; None in the clear."""
         return cast("ssl.SSLObject | None", self._stream.get_extra_info("ssl_object"))
 
-    # -- backpressure: what the far side cannot take yet, the near side must not read --------------
+    # -- backpressure: what the far side cannot take yet, the near side must not read -------------
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
         self._producer = producer
@@ -156,7 +156,7 @@ class StreamTransport:
         if self._producer is not None:
             self._producer.resumeProducing()
 
-    # -- TLS ----------------------------------------------------------------------------------------
+    # -- TLS --------------------------------------------------------------------------------------
 
     def start_tls(
         self,
@@ -176,7 +176,7 @@ class StreamTransport:
         server_side: bool,
         server_hostname: str | None,
         hello: bytes,
-        timeout: float,
+        handshake_timeout: float,
     ) -> None:
         loop = asyncio.get_running_loop()
         handshake = asyncio.ensure_future(
@@ -186,7 +186,7 @@ class StreamTransport:
                 context,
                 server_side=server_side,
                 server_hostname=server_hostname,
-                ssl_handshake_timeout=timeout,
+                ssl_handshake_timeout=handshake_timeout,
             )
         )
         if hello:

@@ -157,7 +157,7 @@ class Session:
         self._detour: Callable[[bytes, float], bytes] | None = None
         self._spared = -1.0
 
-    # -- the door -------------------------------------------------------------------------------
+    # -- the door ---------------------------------------------------------------------------------
 
     def enter(self, event: Event, now: float) -> None:
         """The one way to another state."""
@@ -175,9 +175,9 @@ class Session:
         """The server is answering us, not the client."""
         return self._detour is not None
 
-    # -- from the client ------------------------------------------------------------------------
+    # -- from the client --------------------------------------------------------------------------
 
-    def client_sent(self, data: bytes, now: float) -> bytes:  # noqa: C901 a call would cost
+    def client_sent(self, data: bytes, now: float) -> bytes:
         """A chunk from the client; returns what its server gets now.
 
         Raises ProtocolViolation for what no client may say.
@@ -254,7 +254,7 @@ class Session:
             self.commands.append(Command.PAUSE_CLIENT)
         return b""
 
-    # -- the lease ------------------------------------------------------------------------------
+    # -- the lease --------------------------------------------------------------------------------
 
     def lease(self, pristine: Mapping[str, str], now: float) -> bytes:
         """A server is ours, with these ParameterStatus values; returns what it gets first.
@@ -304,7 +304,7 @@ class Session:
             self._server_tail,
         )
 
-    # -- from the server ------------------------------------------------------------------------
+    # -- from the server --------------------------------------------------------------------------
 
     def server_sent(self, data: bytes, now: float) -> bytes:  # noqa: C901 a call would cost
         """A chunk from the server; returns what the client gets now."""

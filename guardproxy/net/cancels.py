@@ -1,0 +1,85 @@
+"""Net: cancel requests, a client's and our own. They pass the cap and the queue.
+
+One reaches the query that runs for that client now, or nothing: until it has arrived at PostgreSQL,
+nobody else gets the server.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.python.failure import Failure
+
+from guardproxy.errors import Reason
+from guardproxy.net.upstream import CancelCall, cancel
+from guardproxy.session.states import State
+
+if TYPE_CHECKING:
+    from guardproxy.net.client import ClientLink
+    from guardproxy.net.pooler import Pooler
+    from guardproxy.net.server import ServerLink
+
+MAX_CANCELS = 64
+"""Cancel requests under way at once; more wait for their turn."""
+
+
+class Cancels:
+    """Who can be cancelled by which key, and the requests under way."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self.pooler = pooler
+        self._victims: dict[bytes, ClientLink] = {}
+        self._turns = DeferredSemaphore(MAX_CANCELS)
+
+    def new_key(self, client: ClientLink) -> bytes:
+        """A process id (never negative) and a secret of our own, as nobody else has."""
+        while True:
+            key = bytes([secrets.randbelow(128)]) + secrets.token_bytes(7)
+            if key not in self._victims:
+                self.register(client, key)
+                return key
+
+    def register(self, client: ClientLink, key: bytes) -> None:
+        client.cancel_key = key
+        self._victims[key] = client
+
+    def forget(self, client: ClientLink) -> None:
+        self._victims.pop(client.cancel_key, None)
+
+    def request(self, caller: ClientLink, key: bytes) -> None:
+        """A CancelRequest. It reaches the query that runs for that client now, or nothing."""
+        done = self._turns.run(self._cancel_now, key)
+        done.addBoth(lambda _: caller.close(Reason.CANCEL_REQUEST))
+
+    def _cancel_now(self, key: bytes) -> Deferred[None]:
+        victim = self._victims.get(key)
+        if victim is None or victim.server is None or victim.state is not State.ACTIVE:
+            return succeed(None)
+        if (
+            victim.session is None or victim.session.on_detour
+        ):  # what runs now is ours, not the client's
+            return succeed(None)
+        self.pooler.log.info("cancel", client=victim.id)
+        return self.send(victim.server)
+
+    def send(self, link: ServerLink) -> Deferred[None]:
+        """Cancel what runs on this server; nobody gets it before that has arrived."""
+        self.pooler.totals.cancels += 1
+        link.cancel_sent()
+        call = CancelCall()
+        done = Deferred.fromCoroutine(cancel(self.pooler.upstream, link.cancel_key, call))
+        timeout = self.pooler.settings.timeouts.cancel_wait_timeout
+        timer = self.pooler.clock.callLater(timeout, done.cancel)
+
+        def over(result: object) -> None:
+            if timer.active():
+                timer.cancel()
+            if isinstance(result, Failure):
+                self.pooler.log.warning("cancel_failed", why=str(result.value))
+                if call.transport is not None:
+                    call.transport.abortConnection()
+            link.cancel_done()
+
+        return done.addBoth(over)

@@ -1,0 +1,124 @@
+"""Net: the way out. What a client held is given back, and its server made clean for the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from guardproxy.errors import Reason
+from guardproxy.net.people import describe, who
+from guardproxy.pool.pool import Population
+from guardproxy.session import conversations
+from guardproxy.session.session import Parting, Session
+from guardproxy.stats import Counts
+
+if TYPE_CHECKING:
+    from guardproxy.net.client import ClientLink
+    from guardproxy.net.pooler import ClientTicket, Pooler
+    from guardproxy.net.server import ServerLink
+    from guardproxy.net.streams import Timer
+
+
+class Departure:
+    """Ends clients' business, whichever way they left."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self.pooler = pooler
+
+    def client_over(self, client: ClientLink, reason: Reason, why: str, polite: bool) -> None:
+        """Everything a client held is given back."""
+        client.stop_waiting()
+        self.pooler.cancels.forget(client)
+        self.pooler.totals.endings[reason] += 1
+        if client.request is not None:
+            self.pooler.census.left(*who(client))
+        if reason is not Reason.CANCEL_REQUEST:
+            self.pooler.log.info(
+                "client_over",
+                reason=reason.value,
+                why=why,
+                **describe(client, self.pooler.now(), ending=True),
+            )
+        if client.ticket is not None:
+            self._withdraw_all(client.ticket)
+            client.ticket = None
+        session, link = client.session, client.server
+        if session is not None:
+            parting = session.leave(self.pooler.now())
+            self.pooler.totals.add(_counts(session))
+            if link is not None:
+                link.take_back()
+                self._part(link, session, parting, polite)
+        self.pooler.entrance.departed(client)
+
+    def _withdraw_all(self, ticket: ClientTicket) -> None:
+        self.pooler.withdraw(ticket)
+        if ticket.pool.private:  # nobody else will ever want what is being opened for it
+            for server in list(ticket.pool[Population.OPENING]):
+                self.pooler.opener.abandon(self.pooler.links[server])
+
+    def _part(
+        self, link: ServerLink, session: Session, parting: Parting | None, polite: bool
+    ) -> None:
+        """Settle with the server what its client has left behind, then let others have it."""
+        if link.lost:
+            return
+        if session.owed and not polite:
+            self.pooler.cancels.send(link)
+        if parting is None or link.server.pool.private:
+            private = link.server.pool.private
+            self.pooler.close_server(link, Reason.CLIENT_ENDED if private else Reason.DIRTY)
+            return
+        self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not parting.owed)
+        limit = None if polite else self._clean_timer(link)
+        settled = link.converse(conversations.settle(parting), parting.skip)
+        link.hear(parting.tail)
+        settled.addCallback(self._settled, link)
+        self._until_clean(settled, link, limit)
+
+    def _settled(self, in_transaction: bool, link: ServerLink) -> Deferred[None]:
+        free = link.uncancelled()
+        return free.addCallback(lambda _: link.converse(conversations.reset(in_transaction)))
+
+    def clean_up(self, link: ServerLink) -> None:
+        """An errand has used this server."""
+        if not link.lost and link.server.population is Population.LEASED:
+            self.pooler.admission.cleaning(link.server, self.pooler.now())
+            reset = link.converse(conversations.reset(in_transaction=False))
+            self._until_clean(reset, link, self._clean_timer(link))
+
+    def _clean_timer(self, link: ServerLink) -> Timer:
+        timeout = self.pooler.settings.timeouts.cancel_wait_timeout
+        return self.pooler.clock.callLater(timeout, self.pooler.close_server, link, Reason.DIRTY)
+
+    def _until_clean(self, cleaned: Deferred[None], link: ServerLink, timer: Timer | None) -> None:
+        def done(result: object) -> None:
+            if timer is not None and timer.active():
+                timer.cancel()
+            if link.lost or link.server.population is not Population.CLEANING:
+                return
+            if isinstance(result, Failure):
+                self.pooler.log.warning(
+                    "server_dirty", server=link.server.id, why=str(result.value)
+                )
+                self.pooler.close_server(link, Reason.DIRTY)
+            else:
+                self.pooler.carry_out(
+                    self.pooler.admission.released(link.server, self.pooler.now())
+                )
+
+        cleaned.addBoth(done)
+
+
+def _counts(session: Session) -> Counts:
+    return Counts(
+        session.queries,
+        session.transactions,
+        session.received,
+        session.sent,
+        session.waits,
+        session.wait_time,
+        session.active_time,
+    )

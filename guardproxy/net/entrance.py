@@ -1,0 +1,167 @@
+"""Net: the way in. What a login asks of the world, the doors, and the welcome."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from guardproxy.errors import GuardError, LoginRefused, ShuttingDown
+from guardproxy.net import tls
+from guardproxy.net.logins import Logins
+from guardproxy.net.people import describe, who
+from guardproxy.pool.admission import Door
+from guardproxy.pool.pool import Pool
+from guardproxy.session import conversations, login
+from guardproxy.session.login import Admitted, House, Request
+from guardproxy.session.session import Session
+from guardproxy.session.states import Event
+from guardproxy.settings import Settings
+from guardproxy.wire import messages
+
+if TYPE_CHECKING:
+    from guardproxy.net.client import ClientLink
+    from guardproxy.net.pooler import ClientPool, Pooler
+
+
+class Entrance:
+    """Answers the steps of `session.login`, and begins sessions."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self.pooler = pooler
+        self.logins = Logins(pooler)
+        self.door: Door[ClientLink] = Door(pooler.settings.limits.max_client_connections)
+        self._rule_doors: dict[int, Door[ClientLink]] = {}
+
+    @property
+    def settings(self) -> Settings:
+        return self.pooler.settings
+
+    def house(self, private: bool) -> House:
+        listen = self.settings.listen.tls.mode
+        return House(
+            method=self.settings.auth.method,
+            passthrough=self.settings.pool.mode == "passthrough",
+            tls=self.pooler.client_tls is not None,
+            tls_required=listen in ("require", "verify-full"),
+            private=private,
+            mock_seed=self.logins.mock_seed,
+        )
+
+    def answer(self, client: ClientLink, step: object) -> Deferred[Any]:
+        """What a login asks of the world; within query_wait_timeout."""
+        if isinstance(step, login.Enter):
+            return self._deadline(client, self._enter(client, step.request))
+        return self._deadline(client, self.logins.answer(client, step))
+
+    def _enter(self, client: ClientLink, request: Request) -> Deferred[Any]:
+        if self.pooler.draining:
+            raise ShuttingDown("the guard is shutting down")
+        if self.settings.listen.tls.mode == "verify-full":
+            name = tls.common_name(client.transport.tls)
+            if name != request.user:
+                raise LoginRefused(f'certificate authentication failed for user "{request.user}"')
+        client.request = request
+        client.limits = self.pooler.limits_of(client, request)
+        self.pooler.census.arrived(*who(client))
+        return self._through_doors(client)
+
+    def _through_doors(self, client: ClientLink) -> Deferred[Any]:
+        """The door of its rule, if that has one, and the door for all."""
+        doors = [self.door]
+        limits = client.limits
+        if limits and limits.rule is not None and limits.max_client_connections is not None:
+            rule = self._rule_doors.setdefault(limits.rule, Door(limits.max_client_connections))
+            doors.insert(0, rule)
+        client.doors = doors
+        entered: Deferred[Any] = succeed(None)
+        for door in doors:
+            entered.addCallback(lambda _, door: self._pass(client, door), door)
+        return entered
+
+    def _pass(self, client: ClientLink, door: Door[ClientLink]) -> Deferred[Any] | None:
+        if door.enter(client):
+            return None
+        waiting: Deferred[None] = Deferred()
+        client.at_the_door = waiting
+        return waiting
+
+    def _admit(self, clients: list[ClientLink]) -> None:
+        for client in clients:
+            waiting, client.at_the_door = client.at_the_door, None
+            if waiting is not None and not waiting.called:
+                waiting.callback(None)
+
+    def departed(self, client: ClientLink) -> None:
+        """It is over: others may come through its doors."""
+        for door in client.doors:
+            self._admit(door.leave(client))
+
+    def take(self, settings: Settings) -> None:
+        """New limits at the doors."""
+        self.logins.forget_verifiers()
+        self.door.limit = settings.limits.max_client_connections
+        for rule, door in self._rule_doors.items():
+            overrides = settings.overrides[rule : rule + 1]
+            limit = overrides[0].max_client_connections if overrides else None
+            door.limit = limit or settings.limits.max_client_connections
+        for door in (self.door, *self._rule_doors.values()):
+            self._admit(door.admit())
+
+    def _deadline(self, client: ClientLink, answer: Deferred[Any]) -> Deferred[Any]:
+        """Nobody waits longer than query_wait_timeout; a client's end cancels `answer`."""
+        if answer.called and not isinstance(answer.result, Deferred):
+            return answer
+        limits = client.limits
+        timeout = limits.query_wait_timeout if limits else self.settings.pool.query_wait_timeout
+        timer = self.pooler.clock.callLater(
+            timeout, self.pooler.waited_too_long, client, self.pooler.now()
+        )
+
+        def over(result: object) -> object:
+            if timer.active():
+                timer.cancel()
+            return result
+
+        return answer.addBoth(over)
+
+    def admitted(self, client: ClientLink, result: Admitted) -> None:
+        """The login is done, but for PostgreSQL's parameters."""
+        request = result.request
+        if self.settings.pool.mode == "passthrough" or request.replication:
+            self._begin_passthrough(client, request)
+            return
+        try:
+            welcome = self._deadline(client, self.logins.welcome(client, request))
+        except GuardError as error:
+            client.end(error)
+            return
+        client.await_answer(welcome, lambda known: self._begin(client, request, known))
+
+    def _begin(self, client: ClientLink, request: Request, known: dict[str, str]) -> None:
+        if client.ended is not None:
+            return
+        session = Session(request.parameters, self.pooler.now())
+        session.application_name = known.get("application_name", "")
+        session.enter(Event.LOGGED_IN, self.pooler.now())
+        key = self.pooler.cancels.new_key(client)
+        welcome = [messages.authentication(conversations.OK)]
+        welcome += [messages.parameter_status(name, value) for name, value in known.items()]
+        welcome += [messages.backend_key_data(key), messages.ready_for_query(messages.IDLE)]
+        self._logged_in(client)
+        client.begin(session, b"".join(welcome))
+
+    def _begin_passthrough(self, client: ClientLink, request: Request) -> None:
+        session = Session(request.parameters, self.pooler.now(), passthrough=True)
+        session.application_name = request.application_name
+        session.enter(Event.LOGGED_IN, self.pooler.now())
+        session.enter(Event.ASKED, self.pooler.now())
+        pool: ClientPool = Pool(self.logins.of(request).pool.name, private=True)
+        self.pooler.packets[pool] = request.startup.packet
+        self._logged_in(client)
+        client.begin(session, b"")
+        self.pooler.want_server(client, pool)
+
+    def _logged_in(self, client: ClientLink) -> None:
+        self.pooler.totals.logins += 1
+        self.pooler.log.info("client_login", **describe(client, self.pooler.now()))

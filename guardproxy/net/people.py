@@ -1,0 +1,86 @@
+"""Net: who a client is and why it got no server, in words for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from guardproxy.errors import GuardError, QueryWaitTimeout, UpstreamUnavailable
+from guardproxy.session.statement import redact
+
+if TYPE_CHECKING:
+    from guardproxy.net.client import ClientLink
+    from guardproxy.net.pooler import Pooler
+
+
+def who(client: ClientLink) -> tuple[str, str, str, str]:
+    """Its user, database, application_name and address, for counting."""
+    request = client.request
+    if request is None:
+        return "", "", "", client.address
+    return request.user, request.database, request.application_name, client.address
+
+
+def describe(client: ClientLink, now: float, ending: bool = False) -> dict[str, object]:
+    """Who a client is, for a log line; at its end also what it did."""
+    fields: dict[str, object] = {"client": client.id}
+    if client.request is not None:
+        fields |= {"user": client.request.user, "database": client.request.database}
+    session = client.session
+    if session is not None:
+        fields["application_name"] = session.application_name
+    if client.pid is not None:
+        fields |= {"pid": client.pid, "command": client.command_line}
+    else:
+        fields["addr"] = client.address
+    if ending:
+        fields["age"] = now - client.opened_at
+    if ending and session is not None:
+        fields |= {"state": str(session.state), "idle": now - session.since}
+        fields |= {"queries": session.queries, "waited": session.wait_time}
+        fields["last_statement"] = redact(session.last_request)
+    return fields
+
+
+def wait_error(pooler: Pooler, client: ClientLink, waited: float) -> GuardError:
+    """Why there was no server in time, as far as we know."""
+    pool = client.ticket.pool if client.ticket else None
+    if pool is None and client.request is not None:
+        pool = pooler.entrance.logins.of(client.request).pool
+    failure = pooler.failures.get(pool.name) if pool else None
+    if failure is not None and failure.sqlstate != "53300":
+        return UpstreamUnavailable(
+            failure.message,
+            detail=f"Tried again for {waited:.1f} s (pool.query_wait_timeout).",
+        )
+    if client.at_the_door is not None:
+        return QueryWaitTimeout(
+            f"query_wait_timeout: {waited:.1f} s at the door, "
+            f"{len(pooler.entrance.door.inside)} clients are in",
+            hint="Raise limits.max_client_connections, or close idle clients earlier "
+            "(timeouts.idle_session_timeout).",
+        )
+    return QueryWaitTimeout(
+        f"query_wait_timeout: no server was free for {waited:.1f} s",
+        detail=_who_holds(pooler, failure),
+        hint="Raise pool.max_server_connections, or close idle clients earlier "
+        "(timeouts.idle_session_timeout).",
+    )
+
+
+def _who_holds(pooler: Pooler, failure: GuardError | None) -> str:
+    held = [link.client for link in pooler.links.values() if link.client is not None]
+    waiting = f"{pooler.admission.waiting} clients wait for {pooler.admission.cap} servers."
+    if failure is not None:
+        return f"{waiting} PostgreSQL itself says: {failure.message}."
+    longest = sorted(held, key=lambda c: c.session.since if c.session else 0.0)[:3]
+    return " ".join([waiting, *(_holder(client, pooler.now()) for client in longest)])
+
+
+def _holder(client: ClientLink, now: float) -> str:
+    session = client.session
+    user, database, _, _ = who(client)
+    if session is None:
+        return ""
+    name = f" ({session.application_name})" if session.application_name else ""
+    since = now - session.since
+    return f"{user}@{database}{name} {session.state} {since:.0f} s."
