@@ -187,8 +187,7 @@ class Pooler:
     def _carry(self, order: Order[Holder]) -> None:
         match order:
             case Grant(ticket, server):
-                link = self.links[server]
-                if link.lost or not ticket.holder.offered(link):
+                if not ticket.holder.offered(self.links[server]):
                     self._orders.extend(self.admission.released(server, self.now()))
             case Open(server):
                 self.opener.open(server)
