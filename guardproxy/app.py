@@ -120,6 +120,8 @@ class Application:
     def _reload(self) -> None:
         """All or nothing: a configuration with a fault changes nothing."""
         assert self._service is not None
+        if self._stopping:
+            return
         try:
             loaded = self._load()
         except ConfigError as error:

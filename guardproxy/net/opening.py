@@ -134,8 +134,6 @@ class Opener:
         pooler, server = self.pooler, link.server
         if link.transport is None or link.lost:
             pooler.links.pop(server, None)
-            pooler.credentials.pop(server.pool, None)
-            pooler.packets.pop(server.pool, None)
             pooler.carry_out(pooler.admission.gone(server, pooler.now()))
             return
         server.pool.move(server, Population.CLOSING, pooler.now())

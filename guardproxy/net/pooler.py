@@ -11,6 +11,7 @@ import ssl
 from collections import deque
 from time import monotonic
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from guardproxy.errors import GuardError, Reason, ServerLost
 from guardproxy.net import janitor, tls
@@ -59,8 +60,9 @@ class Pooler:
         self.census = Census()
         self.clients: dict[int, ClientLink] = {}
         self.links: dict[ServerRecord, ServerLink] = {}
-        self.credentials: dict[ClientPool, Credential | None] = {}  # of private pools
-        self.packets: dict[ClientPool, bytes] = {}  # startup packets of passthrough clients
+        # Of private pools: what opens their one server. They go when their pool goes.
+        self.credentials: WeakKeyDictionary[ClientPool, Credential | None] = WeakKeyDictionary()
+        self.packets: WeakKeyDictionary[ClientPool, bytes] = WeakKeyDictionary()
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
         self.draining = False
         self._orders: deque[Order[Holder]] = deque()
@@ -123,6 +125,7 @@ class Pooler:
                 client.end(janitor.idle_too_long(client, self.now()))
             elif command is Command.KEY_LEARNED:
                 self.cancels.register(client, session.cancel_key)
+                client.server.cancel_key = session.cancel_key  # type: ignore[union-attr]
 
     def want_server(self, client: ClientLink, pool: ClientPool) -> None:
         client.ticket = ticket = Ticket(client, pool, self.now(), client.rule)
@@ -233,8 +236,6 @@ class Pooler:
                         f"while it was {session.state}"
                     )
                 )
-        self.credentials.pop(server.pool, None)
-        self.packets.pop(server.pool, None)
         self.carry_out(self.admission.gone(server, self.now()))
 
     def server_misbehaved(self, link: ServerLink, error: GuardError) -> None:

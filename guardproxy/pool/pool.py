@@ -87,7 +87,7 @@ class PoolName:
         return f"{self.user}@{self.database}"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Pool(Generic[Holder]):
     """The servers of one (database, user). A private pool has one server, for one client only."""
 
