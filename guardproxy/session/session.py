@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from guardproxy.errors import ProtocolViolation, SetupFailed
+from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
 from guardproxy.session.states import READY, Event, State, after
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Frames, header, skim, stops
@@ -330,7 +330,12 @@ class Session:
                 self.transactions += status == IDLE
                 self.copying = False
                 if not self.owed and not self.unsynced:
-                    self.enter(READY[status], now)
+                    try:
+                        self.enter(READY[status], now)
+                    except (KeyError, IllegalEvent):
+                        raise ProtocolViolation(
+                            f"the server sent ReadyForQuery {chr(status)!r} while {self.state}"
+                        ) from None
             elif length < 4:
                 raise ProtocolViolation(f"the server sent a message of length {length}")
             elif kind == COPY_IN:
