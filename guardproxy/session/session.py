@@ -222,6 +222,8 @@ class Session:
         if act == _ILLEGAL:
             raise ProtocolViolation(f"invalid frontend message type {kind}")
         if act == _COPY_END:
+            if self.copying and not self.owed:  # extended: the Sync before it was ignored
+                self.unsynced = True
             self.copying = False
             return
         self.unsynced = True
