@@ -415,6 +415,8 @@ class Session:
             self.commands.append(Command.EXPIRE)
         if self.state is not State.IDLE or self._detour or self._spared == self.since:
             return b""
+        if self._client_skip or self._server_skip or self._server_tail:
+            return b""  # in the middle of a stray CopyData or a notification: ask later
         self._spared = self.since
         self._swallow(self._probe_answered)
         return messages.run_apart(PROBE, [()])
