@@ -392,6 +392,7 @@ class Session:
                     replies.append((kind, body))
                 else:
                     self._detour = None
+                    self.sent += len(passed)
                     answered(replies, now)
                     return passed + self.server_sent(frames.rest(), now)
             self.sent += len(passed)
@@ -437,6 +438,7 @@ class Session:
         for kind, body in frames:
             if kind == READY_FOR_QUERY:
                 self._detour = None
+                self.sent += len(passed)
                 ready = messages.message(kind, body)
                 return passed + self.server_sent(ready + frames.rest(), now)
             if kind == messages.BACKEND_KEY_DATA:
