@@ -65,8 +65,9 @@ _CONCERNS_DATABASE = re.compile(
     rb"""(?isx) \s* (?: /\*.*?\*/ \s* | --[^\n]*\n \s* )*
     (?: DROP \s+ DATABASE \s+ (?: IF \s+ EXISTS \s+ )?
       | ALTER \s+ DATABASE \s+
-      | CREATE \s+ DATABASE \s+ .*? \b TEMPLATE \s* =? \s* )
-    ( "(?:[^"]|"")+" | [\w$]+ )"""
+      | CREATE \s+ DATABASE \s+ (?: "(?:[^"]|"")+" | [\w$\x80-\xff]+ )
+        .*? \b TEMPLATE \b \s* =? \s* )
+    ( "(?:[^"]|"")+" | [\w$\x80-\xff]+ )"""
 )
 
 PROBE = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
@@ -468,5 +469,5 @@ def _whole_message(backlog: bytes) -> bool:
 
 def _unquoted(name: bytes) -> str:
     """An SQL identifier's own spelling: quoted as it is, else folded to lower case."""
-    text = name.decode(errors="replace")
-    return text[1:-1].replace('""', '"') if text[:1] == '"' else text.lower()
+    plain = name[1:-1].replace(b'""', b'"') if name[:1] == b'"' else name.lower()
+    return plain.decode(errors="replace")
