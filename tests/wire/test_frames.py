@@ -52,10 +52,9 @@ def test_any_bytes_are_messages_or_a_protocol_violation(data: bytes, sizes: list
     frames = Frames()
     try:
         found = read(frames, chunks(data, sizes))
-    except ProtocolViolation as violation:
-        assert "invalid message length" in violation.message
-    else:
-        assert b"".join(message(kind, body) for kind, body in found) + frames.rest() == data
+    except ProtocolViolation:
+        return
+    assert b"".join(message(kind, body) for kind, body in found) + frames.rest() == data
 
 
 @pytest.mark.parametrize("length", [0, 3, 101, 0xFFFFFFFF])

@@ -1,4 +1,4 @@
-"""What we write PostgreSQL can read, what others write we read, and nonsense is refused politely."""
+"""What we write PostgreSQL can read, what others write we read, and nonsense is refused."""
 
 import struct
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def split(data: bytes) -> list[tuple[str, bytes]]:
     return found
 
 
-# -- the startup packet ------------------------------------------------------------------------------
+# -- the startup packet ----------------------------------------------------------------------------
 
 
 @given(st.dictionaries(words, words | st.just(""), max_size=5))
@@ -76,7 +76,7 @@ def test_a_cancel_request_is_the_key_and_nothing_else() -> None:
     assert messages.cancel_request(b"\0\0\0\1key!") == b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\1key!"
 
 
-# -- what we send a server ---------------------------------------------------------------------------
+# -- what we send a server -------------------------------------------------------------------------
 
 
 def test_a_query_ends_with_a_nul() -> None:
@@ -112,7 +112,7 @@ def test_a_malformed_sasl_initial_is_refused(body: bytes) -> None:
         messages.parse_sasl_initial(body)
 
 
-# -- what a server sends -----------------------------------------------------------------------------
+# -- what a server sends ---------------------------------------------------------------------------
 
 
 def test_a_data_row_is_read_with_its_nulls() -> None:
@@ -147,7 +147,7 @@ def test_mutated_bytes_raise_only_documented_errors(
         pass
 
 
-# -- what we send a client ---------------------------------------------------------------------------
+# -- what we send a client -------------------------------------------------------------------------
 
 
 def test_the_small_messages_are_postgresqls() -> None:
@@ -187,7 +187,7 @@ def test_postgresqls_own_words_pass_verbatim() -> None:
 
 
 def test_an_error_that_ends_a_client_is_fatal_whatever_it_was() -> None:
-    refused = messages.refusal("SFEHLER\0VERROR\0C22023\0Mfalscher Wert\0\0".encode())
+    refused = messages.refusal(b"SFEHLER\0VERROR\0C22023\0Mfalscher Wert\0\0")
     assert (refused.sqlstate, refused.message) == ("22023", "falscher Wert")
     [(_, body)] = split(messages.fatal(refused))
     assert body == b"SFATAL\0VFATAL\0C22023\0Mfalscher Wert\0\0"
