@@ -223,16 +223,15 @@ def test_mutated_bytes_pass_or_are_a_protocol_violation(
 
 
 def test_a_header_cut_in_two_waits_for_its_rest() -> None:
-    session = idle().session
-    query = said("C", 'Query "SELECT 1"')
-    assert session.client_sent(query[:3], 1.0) == b""
-    assert session.state is State.IDLE
-    assert session.client_sent(query[3:], 1.0) == query
-    ready = said("S", "ReadyForQuery I")
-    assert session.server_sent(ready[:5], 1.0) == b""
-    assert session.state is State.ACTIVE
-    assert session.server_sent(ready[5:], 1.0) == ready
-    assert session.state is State.IDLE
+    stage = idle()
+    query, ready = said("C", 'Query "SELECT 1"'), said("S", "ReadyForQuery I")
+    assert stage.session.client_sent(query[:3], 1.0) == b""
+    stage.play("== idle")
+    assert stage.session.client_sent(query[3:], 1.0) == query
+    assert stage.session.server_sent(ready[:5], 1.0) == b""
+    stage.play("== active")
+    assert stage.session.server_sent(ready[5:], 1.0) == ready
+    stage.play("== idle")
 
 
 def test_a_body_in_pieces_passes_piece_by_piece() -> None:
