@@ -195,8 +195,9 @@ class Session:
             kind, length = header(data, at)
             act = self._table[kind]
             if act == _REQUEST:
-                self.owed.append(kind)
-                self.unsynced = False
+                if kind != SYNC or not self.copying:  # else the server ignores it
+                    self.owed.append(kind)
+                    self.unsynced = False
                 if kind == QUERY:
                     self._remember(data, at + HEADER_SIZE, at + length)
                 if self.state is not State.ACTIVE:
@@ -223,9 +224,7 @@ class Session:
         if act == _ILLEGAL:
             raise ProtocolViolation(f"invalid frontend message type {kind}")
         if act == _COPY_END:
-            if self.copying and not self.owed:  # extended: the Sync before it was ignored
-                self.unsynced = True
-            self.copying = False
+            self._copy_over()
             return
         self.unsynced = True
         if kind == PARSE:
@@ -365,12 +364,20 @@ class Session:
         while self.owed and self.owed[0] == SYNC:
             del self.owed[0]
 
+    def _copy_over(self) -> None:
+        """No more COPY data. A Sync must follow an extended one: any before was ignored."""
+        if self.copying and not self.owed:
+            self.unsynced = True
+        self.copying = False
+
     def _heed(self, kind: int, body: bytes) -> None:
         if kind == PARAMETER_STATUS:
             name, value = messages.parse_parameter_status(body)
             if name == "application_name":
                 self.application_name = value
-        elif b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
+            return
+        self._copy_over()
+        if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
             self.farewell = True
 
     # -- detours: replies that are not the client's -----------------------------------------------
