@@ -112,6 +112,25 @@ CONVERSATIONS = {
         == active, owed S
         S> ReadyForQuery I
         == idle, owed""",
+    "COPY in, extended: the Sync comes late and is ignored all the same": """
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute ""
+        S> ParseComplete + BindComplete + CopyInResponse 0
+        C> Sync
+        == active, owed
+        C> CopyData 1 + CopyDone + Sync
+        == active, owed S
+        S> CommandComplete "COPY 1" + ReadyForQuery I
+        == idle, owed""",
+    "COPY in, extended, that fails": """
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + Sync
+        S> ParseComplete + BindComplete + CopyInResponse 0
+        C> CopyData nonsense
+        S> ErrorResponse ERROR 22P02 "not a number"
+        == active, owed
+        C> Sync
+        == active, owed S
+        S> ReadyForQuery I
+        == idle, owed""",
     "COPY in, extended, in a pipeline": """
         C> Parse "" "SELECT 1" + Sync
         C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + Sync
