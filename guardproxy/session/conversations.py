@@ -20,7 +20,6 @@ from guardproxy.wire.messages import (
     COPY_IN,
     DATA_ROW,
     ERROR,
-    IDLE,
     PARAMETER_STATUS,
     READY_FOR_QUERY,
 )
@@ -189,7 +188,7 @@ def settle(parting: Parting) -> Generator[bytes, Message, bool]:
         send = b""
         if kind == READY_FOR_QUERY:
             owed -= 1
-            in_transaction = body[0] != IDLE
+            in_transaction = body != b"I"
         elif kind == COPY_IN:
             raise Dirty("the client left a COPY FROM STDIN behind")
     return in_transaction
@@ -214,7 +213,7 @@ def _command(sql: str) -> Generator[bytes, Message, None]:
         elif kind == ERROR:
             raise Dirty(f"{sql} failed: {messages.parse_fields(body).get('M', '')}")
         elif kind == READY_FOR_QUERY:
-            if tag != sql.encode() or body[0] != IDLE:
+            if tag != sql.encode() or body != b"I":
                 raise Dirty(f"{sql} was not answered as expected")
             return
 

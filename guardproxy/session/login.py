@@ -148,7 +148,7 @@ def log_in(house: House) -> Generator[Step, object, Admitted | CancelKey]:
         raise LoginRefused(
             "the guard requires TLS", hint="Connect with sslmode=require (listen.tls.mode)."
         )
-    request = read_request(startup)
+    request = read_request(startup, house.passthrough)
     yield Enter(request)
     if house.passthrough or request.replication:
         return Admitted(request, secure)
@@ -237,8 +237,11 @@ def _scram(request: Request, mock_seed: bytes) -> Generator[Step, object, None]:
     yield KeepKeys(request, keys)
 
 
-def read_request(startup: Startup) -> Request:
-    """What the startup packet asks for. ProtocolViolation where we cannot do it."""
+def read_request(startup: Startup, passthrough: bool = False) -> Request:
+    """What the startup packet asks for. LoginRefused where we cannot do it.
+
+    In passthrough PostgreSQL gets the packet as it is, and judges options we do not know.
+    """
     given = startup.parameters
     user = given.get("user", "")
     if not user:
@@ -250,10 +253,19 @@ def read_request(startup: Startup) -> Request:
     }
     replication = given.get("replication", "").lower() not in ("", "0", "f", "false", "off", "no")
     if not replication:
-        wanted |= parse_options(given.get("options", ""))
+        wanted |= _options(given.get("options", ""), passthrough)
     ours = {name: wanted.pop(name) for name in list(wanted) if name.startswith("guardproxy.")}
     age = _conn_max_age(ours.get("guardproxy.conn_max_age"))
     return Request(startup, user, given.get("database") or user, wanted, age, replication)
+
+
+def _options(options: str, lenient: bool) -> dict[str, str]:
+    try:
+        return parse_options(options)
+    except LoginRefused:
+        if lenient:
+            return {}
+        raise
 
 
 def _conn_max_age(value: str | None) -> float | None:
@@ -281,7 +293,6 @@ def parse_options(options: str) -> dict[str, str]:
     for word in words:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
-            name = name.replace("-", "_")
         elif word.startswith("-c"):
             name, equals, value = (word[2:] or next(words, "")).partition("=")
         else:
@@ -291,7 +302,7 @@ def parse_options(options: str) -> dict[str, str]:
                 f"startup option {word!r} cannot be used with a pooled session",
                 hint="Only -c name=value and --name=value; or use pool.mode passthrough.",
             )
-        settings[name] = value
+        settings[name.replace("-", "_")] = value  # PostgreSQL's ParseLongOption
     return settings
 
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from guardproxy.errors import ProtocolViolation, SetupFailed
+from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
 from guardproxy.session.states import READY, Event, State, after
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Frames, header, skim, stops
@@ -65,8 +65,9 @@ _CONCERNS_DATABASE = re.compile(
     rb"""(?isx) \s* (?: /\*.*?\*/ \s* | --[^\n]*\n \s* )*
     (?: DROP \s+ DATABASE \s+ (?: IF \s+ EXISTS \s+ )?
       | ALTER \s+ DATABASE \s+
-      | CREATE \s+ DATABASE \s+ .*? \b TEMPLATE \s* =? \s* )
-    ( "(?:[^"]|"")+" | [\w$]+ )"""
+      | CREATE \s+ DATABASE \s+ (?: "(?:[^"]|"")+" | [\w$\x80-\xff]+ )
+        .*? \b TEMPLATE \b \s* =? \s* )
+    ( "(?:[^"]|"")+" | [\w$\x80-\xff]+ )"""
 )
 
 PROBE = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
@@ -194,8 +195,9 @@ class Session:
             kind, length = header(data, at)
             act = self._table[kind]
             if act == _REQUEST:
-                self.owed.append(kind)
-                self.unsynced = False
+                if kind != SYNC or not self.copying:  # else the server ignores it
+                    self.owed.append(kind)
+                    self.unsynced = False
                 if kind == QUERY:
                     self._remember(data, at + HEADER_SIZE, at + length)
                 if self.state is not State.ACTIVE:
@@ -222,7 +224,7 @@ class Session:
         if act == _ILLEGAL:
             raise ProtocolViolation(f"invalid frontend message type {kind}")
         if act == _COPY_END:
-            self.copying = False
+            self._copy_over()
             return
         self.unsynced = True
         if kind == PARSE:
@@ -330,7 +332,12 @@ class Session:
                 self.transactions += status == IDLE
                 self.copying = False
                 if not self.owed and not self.unsynced:
-                    self.enter(READY[status], now)
+                    try:
+                        self.enter(READY[status], now)
+                    except (KeyError, IllegalEvent):
+                        raise ProtocolViolation(
+                            f"the server sent ReadyForQuery {chr(status)!r} while {self.state}"
+                        ) from None
             elif length < 4:
                 raise ProtocolViolation(f"the server sent a message of length {length}")
             elif kind == COPY_IN:
@@ -357,12 +364,20 @@ class Session:
         while self.owed and self.owed[0] == SYNC:
             del self.owed[0]
 
+    def _copy_over(self) -> None:
+        """No more COPY data. A Sync must follow an extended one: any before was ignored."""
+        if self.copying and not self.owed:
+            self.unsynced = True
+        self.copying = False
+
     def _heed(self, kind: int, body: bytes) -> None:
         if kind == PARAMETER_STATUS:
             name, value = messages.parse_parameter_status(body)
             if name == "application_name":
                 self.application_name = value
-        elif b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
+            return
+        self._copy_over()
+        if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
             self.farewell = True
 
     # -- detours: replies that are not the client's -----------------------------------------------
@@ -385,6 +400,7 @@ class Session:
                     replies.append((kind, body))
                 else:
                     self._detour = None
+                    self.sent += len(passed)
                     answered(replies, now)
                     return passed + self.server_sent(frames.rest(), now)
             self.sent += len(passed)
@@ -408,6 +424,8 @@ class Session:
             self.commands.append(Command.EXPIRE)
         if self.state is not State.IDLE or self._detour or self._spared == self.since:
             return b""
+        if self._client_skip or self._server_skip or self._server_tail:
+            return b""  # in the middle of a stray CopyData or a notification: ask later
         self._spared = self.since
         self._swallow(self._probe_answered)
         return messages.run_apart(PROBE, [()])
@@ -428,6 +446,7 @@ class Session:
         for kind, body in frames:
             if kind == READY_FOR_QUERY:
                 self._detour = None
+                self.sent += len(passed)
                 ready = messages.message(kind, body)
                 return passed + self.server_sent(ready + frames.rest(), now)
             if kind == messages.BACKEND_KEY_DATA:
@@ -457,5 +476,5 @@ def _whole_message(backlog: bytes) -> bool:
 
 def _unquoted(name: bytes) -> str:
     """An SQL identifier's own spelling: quoted as it is, else folded to lower case."""
-    text = name.decode(errors="replace")
-    return text[1:-1].replace('""', '"') if text[:1] == '"' else text.lower()
+    plain = name[1:-1].replace(b'""', b'"') if name[:1] == b'"' else name.lower()
+    return plain.decode(errors="replace")

@@ -133,11 +133,14 @@ def parse_data_row(body: bytes) -> list[str | None]:
     """A DataRow's columns, given as text."""
     columns: list[str | None] = []
     at = 2
-    for _ in range(_SHORT.unpack_from(body)[0]):
-        size = _INT.unpack_from(body, at)[0]
-        at += 4
-        columns.append(None if size < 0 else body[at : at + size].decode(errors="replace"))
-        at += max(size, 0)
+    try:
+        for _ in range(_SHORT.unpack_from(body)[0]):
+            size = _INT.unpack_from(body, at)[0]
+            at += 4
+            columns.append(None if size < 0 else body[at : at + size].decode(errors="replace"))
+            at += max(size, 0)
+    except struct.error:
+        raise ProtocolViolation("malformed DataRow") from None
     return columns
 
 
@@ -150,8 +153,10 @@ def parameter_status(name: str, value: str) -> bytes:
 
 
 def parse_parameter_status(body: bytes) -> tuple[str, str]:
-    name, value, _ = body.decode(errors="replace").split("\0", 2)
-    return name, value
+    words = body.decode(errors="replace").split("\0")
+    if len(words) < 3:
+        raise ProtocolViolation("malformed ParameterStatus")
+    return words[0], words[1]
 
 
 def backend_key_data(key: bytes) -> bytes:

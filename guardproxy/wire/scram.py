@@ -63,7 +63,8 @@ class Verifier:
             mechanism, parameters, keys = text.split("$")
             iterations, salt = parameters.split(":")
             stored, server = keys.split(":")
-            verifier = cls(_unbase64(salt), int(iterations), _unbase64(stored), _unbase64(server))
+            count = _iterations(iterations)
+            verifier = cls(_unbase64(salt), count, _unbase64(stored), _unbase64(server))
         except ValueError:
             raise ValueError("not a SCRAM-SHA-256 verifier") from None
         if mechanism != MECHANISM or {len(verifier.stored_key), len(verifier.server_key)} != {32}:

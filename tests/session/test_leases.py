@@ -1,0 +1,354 @@
+"""How a server comes to a session and leaves it: set-up, probe, parting, passthrough."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
+from guardproxy.session.session import PROBE, SET_CONFIG, Parting, differing
+from guardproxy.session.states import Event, State
+from guardproxy.wire import messages
+from tests.session.transcript import Stage, idle, said
+
+# -- lease: startup parameters ---------------------------------------------------------------------
+
+SETUP = 'S| ParseComplete + BindComplete + DataRow "" + CommandComplete "SELECT 1" + CloseComplete'
+
+
+def leased(**parameters: str) -> Stage:
+    """A session whose startup parameters all differ from the server's."""
+    stage = Stage(parameters)
+    stage.play('C| Query "SELECT 1"\n!! WANT_SERVER')
+    setup = messages.run_apart(SET_CONFIG, parameters.items())
+    assert stage.lease() == setup + said("C", 'Query "SELECT 1"')
+    assert stage.session.on_detour
+    return stage
+
+
+def test_parameters_that_differ_are_set_in_front_and_the_replies_swallowed() -> None:
+    stage = leased(TimeZone="UTC")
+    stage.play(f"""
+        {SETUP}
+        S| ParameterStatus TimeZone UTC + CloseComplete
+        == active, owed Q
+        S| ReadyForQuery I
+        == active, owed Q
+        S> CommandComplete "SELECT 1" + ReadyForQuery I
+        == idle, owed""")
+    assert not stage.session.on_detour
+
+
+def test_parameters_the_server_has_already_cost_nothing() -> None:
+    stage = Stage({"timezone": "UTC", "application_name": "web"})
+    stage.play("C| Query x\n!! WANT_SERVER")
+    assert stage.lease(TimeZone="UTC", application_name="web") == said("C", "Query x")
+    assert not stage.session.on_detour
+
+
+def test_names_are_compared_in_any_case_and_values_to_the_letter() -> None:
+    wanted = {"timezone": "UTC", "DateStyle": "iso", "search_path": "a"}
+    pristine = {"TimeZone": "UTC", "DateStyle": "ISO"}
+    assert differing(wanted, pristine) == [("DateStyle", "iso"), ("search_path", "a")]
+
+
+def test_notices_and_notifications_pass_the_setup() -> None:
+    stage = leased(TimeZone="UTC")
+    unasked = said("S", "NoticeResponse WARNING 01000 careful + NotificationResponse c p")
+    replies = said("S", SETUP[3:] + " + ReadyForQuery I")
+    answer = said("S", 'CommandComplete "SELECT 1" + ReadyForQuery I')
+    assert stage.session.server_sent(unasked, 1.0) == unasked
+    assert stage.session.server_sent(unasked + replies + answer, 1.0) == unasked + answer
+    stage.play("== idle, owed")
+    assert stage.session.sent == 2 * len(unasked) + len(answer)
+
+
+@given(st.integers(1, 300))
+def test_the_end_of_the_setup_may_come_in_any_chunk(cut: int) -> None:
+    stage = leased(TimeZone="UTC")
+    answer = said("S", 'CommandComplete "SELECT 1" + ReadyForQuery I')
+    data = said("S", SETUP[3:] + " + ReadyForQuery I") + answer
+    passed = stage.session.server_sent(data[:cut], 1.0)
+    assert passed + stage.session.server_sent(data[cut:], 1.0) == answer
+    stage.play("== idle, owed")
+
+
+def test_a_parameter_postgresql_refuses_ends_the_client_with_its_words() -> None:
+    stage = leased(TimeZone="Mars")
+    with pytest.raises(SetupFailed, match="invalid value") as failed:
+        stage.play('S| ErrorResponse ERROR 22023 "invalid value" + ReadyForQuery I')
+    assert failed.value.sqlstate == "22023"
+    assert failed.value.response == said("S", 'ErrorResponse ERROR 22023 "invalid value"')[5:]
+
+
+def test_a_refusal_waits_for_the_end_of_the_setup() -> None:
+    stage = leased(TimeZone="Mars")
+    stage.play('S| ErrorResponse ERROR 22023 "invalid value"')
+    with pytest.raises(SetupFailed):
+        stage.play("S| ReadyForQuery I")
+
+
+def test_the_client_may_go_on_during_the_setup() -> None:
+    stage = leased(TimeZone="UTC")
+    stage.play('C> Query "SELECT 2"\n== active, owed QQ\nS| ReadyForQuery I\n== active, owed QQ')
+
+
+def test_a_session_is_leased_only_when_it_waits() -> None:
+    for stage, state in ((Stage(), State.PARKED), (idle(), State.IDLE)):
+        leased_before = stage.session.leased
+        with pytest.raises(IllegalEvent):
+            stage.lease()
+        assert (stage.session.state, stage.session.leased) == (state, leased_before)
+
+
+def test_a_released_session_parks_and_asks_again() -> None:
+    stage = idle()
+    stage.session.release(1.0)
+    stage.play('== parked\nC| Query "SELECT 2"\n!! WANT_SERVER\n== waiting')
+    assert stage.lease() == said("C", 'Query "SELECT 2"')
+
+
+@pytest.mark.parametrize("script", ["C> Query x", "C> Query x\nS> ReadyForQuery T"])
+def test_a_session_at_work_cannot_be_released(script: str) -> None:
+    stage = idle(script)
+    with pytest.raises(IllegalEvent):
+        stage.session.release(1.0)
+    assert stage.session.leased
+
+
+# -- probe: does it listen? ------------------------------------------------------------------------
+
+NOTHING = (
+    'ParseComplete + BindComplete + CommandComplete "SELECT 0" + CloseComplete + CloseComplete'
+)
+LISTENS = "ParseComplete + BindComplete + DataRow 1 + CommandComplete + CloseComplete"
+
+
+def probed() -> Stage:
+    stage = idle()
+    assert stage.session.probe(2000.0) == messages.run_apart(PROBE, [()])
+    return stage
+
+
+def test_a_session_that_listens_for_nothing_expires() -> None:
+    probed().play(f"S| {NOTHING}\nS| ReadyForQuery I\n!! EXPIRE\n== idle, owed")
+
+
+@pytest.mark.parametrize("answer", [LISTENS, "ErrorResponse ERROR 42501 denied"])
+def test_a_session_that_listens_is_spared_until_it_was_active_again(answer: str) -> None:
+    stage = probed()
+    stage.play(f"S| {answer} + ReadyForQuery I")
+    assert stage.session.probe(3000.0) == b""
+    stage.now = 3001.0
+    stage.play("C> Query x\nS> ReadyForQuery I")
+    assert stage.session.probe(4000.0) != b""
+
+
+def test_one_probe_at_a_time() -> None:
+    assert probed().session.probe(3000.0) == b""
+
+
+def test_a_notification_passes_the_probe() -> None:
+    stage = probed()
+    told = said("S", "NotificationResponse channel payload")
+    assert stage.session.server_sent(told, 1.0) == told
+    stage.play(f"S| {NOTHING} + ReadyForQuery I\n!! EXPIRE")
+
+
+@pytest.mark.parametrize("cut", range(len(said("S", NOTHING + " + ReadyForQuery I"))))
+def test_a_request_during_the_probe_saves_the_session(cut: int) -> None:
+    """Wherever in the probe's answer it comes."""
+    stage, answer = probed(), said("S", NOTHING + " + ReadyForQuery I")
+    assert stage.session.server_sent(answer[:cut], 1.0) == b""
+    stage.play('C> Query "SELECT 2"\n== active, owed Q')
+    assert stage.session.server_sent(answer[cut:], 1.0) == b""
+    stage.play('S> CommandComplete "SELECT 2" + ReadyForQuery I\n== idle, owed')
+
+
+def test_a_request_answered_in_the_probes_last_chunk_saves_the_session() -> None:
+    stage = probed()
+    stage.play("C> Query x")
+    reply = said("S", "CommandComplete x + ReadyForQuery I")
+    answer = said("S", NOTHING + " + ReadyForQuery I")
+    assert stage.session.server_sent(answer + reply, 1.0) == reply
+    stage.play("== idle, owed")
+
+
+def test_a_parked_session_expires_unasked() -> None:
+    stage = Stage()
+    assert stage.session.probe(2000.0) == b""
+    stage.play("!! EXPIRE")
+
+
+@pytest.mark.parametrize(
+    "script", ["C> Query x", "C> Query BEGIN\nS> ReadyForQuery T", 'C> Parse "" x']
+)
+def test_only_an_idle_session_is_probed(script: str) -> None:
+    assert idle(script).session.probe(2000.0) == b""
+
+
+def test_no_probe_in_the_middle_of_a_message_of_the_client() -> None:
+    """CopyData that the server ignores, for the COPY has failed: the session is idle meanwhile."""
+    session, stray = idle().session, said("C", "CopyData 0123456789")
+    session.client_sent(stray[:8], 1.0)
+    assert session.probe(2000.0) == b""
+    session.client_sent(stray[8:], 1.0)
+    assert session.probe(2000.0) != b""
+
+
+@pytest.mark.parametrize("cut", [3, 8])
+def test_no_probe_in_the_middle_of_a_message_of_the_server(cut: int) -> None:
+    session, told = idle().session, said("S", "NotificationResponse channel payload")
+    session.server_sent(told[:cut], 1.0)
+    assert session.probe(2000.0) == b""
+    session.server_sent(told[cut:], 1.0)
+    assert session.probe(2000.0) != b""
+
+
+# -- parting ---------------------------------------------------------------------------------------
+
+
+def parting(owed: int = 0, **rest: object) -> Parting:
+    fields: dict[str, object] = {"in_transaction": False, "copying": False, "unsynced": False}
+    return Parting(owed, **{**fields, "skip": 0, "tail": b"", **rest})  # type: ignore[arg-type]
+
+
+PARTINGS = [
+    ("", parting()),
+    ("C> Query x", parting(1)),
+    ("C> Query x\nC> Query y", parting(2)),
+    ("C> Query BEGIN\nS> ReadyForQuery T", parting(in_transaction=True)),
+    ("C> Query BEGIN\nS> ReadyForQuery E", parting(in_transaction=True)),
+    ('C> Parse "" x + Bind "" ""', parting(unsynced=True)),
+    ('C> Parse "" x + Sync + Parse "" y', parting(1, unsynced=True)),
+    ("C> Query COPY\nS> CopyInResponse 0", parting(1, copying=True)),
+    ("C> Query COPY\nS> CopyInResponse 0\nC> CopyDone", parting(1)),
+    ("C> Query COPY\nS> CopyInResponse 0\nS> ErrorResponse ERROR 1 x + ReadyForQuery I", parting()),
+    ('C> Execute "" + Sync\nS> CopyInResponse 0', parting(copying=True)),
+    ('C> Execute "" + Sync\nS> CopyInResponse 0\nC> CopyDone', parting(unsynced=True)),
+    ('C> Execute "" + Sync\nS> CopyInResponse 0\nC> CopyDone + Sync', parting(1)),
+]
+
+
+@pytest.mark.parametrize(("script", "left"), PARTINGS)
+def test_what_a_client_that_left_owes_its_server(script: str, left: Parting) -> None:
+    stage = idle(script)
+    assert stage.session.leave(1.0) == left
+    stage.play("== gone")
+
+
+def test_a_message_the_server_is_sending_is_left_to_its_cleaning() -> None:
+    stage = idle("C> Query x")
+    row = said("S", "DataRow 0123456789")
+    stage.session.server_sent(row[:10], 1.0)
+    assert stage.session.leave(1.0) == parting(1, skip=len(row) - 10)
+    stage = idle("C> Query x")
+    stage.session.server_sent(row[:3], 1.0)
+    assert stage.session.leave(1.0) == parting(1, tail=row[:3])
+
+
+def test_half_a_header_of_the_client_never_reached_the_server() -> None:
+    stage = idle()
+    stage.session.client_sent(said("C", "Query x")[:4], 1.0)
+    assert stage.session.leave(1.0) == parting()
+
+
+def test_a_server_that_cannot_be_known_is_to_be_closed() -> None:
+    half = idle()
+    half.session.client_sent(said("C", "Query 0123456789")[:9], 1.0)
+    dying = idle("S> ErrorResponse FATAL 57P01 bye")
+    for stage in (half, probed(), leased(TimeZone="UTC"), dying):
+        assert stage.session.leave(1.0) is None
+        stage.play("== gone")
+
+
+@pytest.mark.parametrize("script", ["", "C| Query x\n!! WANT_SERVER"])
+def test_without_a_server_there_is_nothing_to_settle(script: str) -> None:
+    stage = Stage()
+    stage.play(script)
+    assert stage.session.leave(1.0) is None
+    stage.play("== gone")
+
+
+def test_nobody_leaves_twice() -> None:
+    stage = idle()
+    stage.session.leave(1.0)
+    with pytest.raises(IllegalEvent):
+        stage.session.leave(2.0)
+
+
+# -- passthrough -----------------------------------------------------------------------------------
+
+
+def passing() -> Stage:
+    """A client whose startup packet a server has just had."""
+    stage = Stage(passthrough=True)
+    stage.session.enter(Event.ASKED, 1.0)
+    assert stage.session.lease_passthrough(1.0) == b""
+    stage.play("== active, owed p")
+    return stage
+
+
+def relayed(stage: Stage, line: str) -> bytes:
+    return stage.session.server_sent(said("S", line), 1.0)
+
+
+LOGIN = [
+    "Authentication 11 r=nonce,s=salt,i=4096",
+    "Authentication 12 v=signature",
+    "Authentication 0 + ParameterStatus application_name web + ParameterStatus TimeZone UTC",
+]
+
+
+def test_a_login_passes_but_for_channel_binding() -> None:
+    stage = passing()
+    offer = relayed(stage, "Authentication 10 SCRAM-SHA-256-PLUS^ SCRAM-SHA-256^ ^")
+    assert offer == said("S", "Authentication 10 SCRAM-SHA-256^ ^")
+    stage.play("C> PasswordMessage initial")
+    for line in LOGIN:
+        assert relayed(stage, line) == said("S", line)
+    stage.play("== active, owed p")
+    assert stage.session.application_name == "web"
+    assert relayed(stage, "BackendKeyData key") == said("S", "BackendKeyData key")
+    stage.play("!! KEY_LEARNED")
+    assert stage.session.cancel_key == b"key\0"
+    assert relayed(stage, "ReadyForQuery I") == said("S", "ReadyForQuery I")
+    stage.play("== idle, owed\nC> Query x\nS> ReadyForQuery T\n== idle in transaction")
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20))
+def test_a_login_in_any_chunks_and_the_first_reply_with_it(sizes: list[int]) -> None:
+    stage = passing()
+    stage.play("C> PasswordMessage x + Query x")
+    login = said("S", " + ".join([*LOGIN, "BackendKeyData key", "ReadyForQuery I"]))
+    data = login + said("S", "CommandComplete x + ReadyForQuery I")
+    passed, at, turn = b"", 0, 0
+    while at < len(data):
+        step = sizes[turn % len(sizes)]
+        passed += stage.session.server_sent(data[at : at + step], 1.0)
+        at, turn = at + step, turn + 1
+    assert passed == data
+    assert stage.session.sent == len(data)
+    stage.play("!! KEY_LEARNED\n== idle, owed")
+
+
+def test_a_refused_login_passes_and_is_a_farewell() -> None:
+    stage = passing()
+    line = 'ErrorResponse FATAL 28P01 "password authentication failed"'
+    assert relayed(stage, line) == said("S", line)
+    assert stage.session.farewell
+    assert stage.session.leave(1.0) is None
+
+
+def test_postgresql_itself_answers_for_what_we_do_not_know() -> None:
+    passing().play("C> Unknown future")
+
+
+def test_an_impossible_length_in_a_login_is_a_protocol_violation() -> None:
+    with pytest.raises(ProtocolViolation):
+        passing().session.server_sent(b"R\xff\xff\xff\xff", 1.0)
+
+
+def test_what_came_before_the_server_follows_its_login() -> None:
+    stage = Stage(passthrough=True)
+    stage.play("C| PasswordMessage x\n!! WANT_SERVER")
+    assert stage.session.lease_passthrough(1.0) == said("C", "PasswordMessage x")
