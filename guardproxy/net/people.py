@@ -46,7 +46,7 @@ def wait_error(pooler: Pooler, client: ClientLink, waited: float) -> GuardError:
     pool = client.ticket.pool if client.ticket else None
     if pool is None and client.request is not None:
         pool = pooler.entrance.logins.of(client.request).pool
-    failure = pooler.failures.get(pool.name) if pool else None
+    failure = pooler.failures.get(pool.name) if pool is not None else None
     if failure is not None and failure.sqlstate != "53300":
         return UpstreamUnavailable(
             failure.message,
