@@ -1,0 +1,63 @@
+"""Integration harness: the Django project of django_project/, a process for each scenario."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.integration.places import PASSWORDS, Place
+
+ROOT = Path(__file__).parents[2]
+RUN = "tests.integration.django_project.run"
+Driver = Literal["psycopg", "psycopg2"]
+
+
+class Project:
+    """Its database is `place`; settings of Django's are given by their own names."""
+
+    def __init__(
+        self, place: Place, *, driver: Driver = "psycopg", user: str = "alice", **database: Any
+    ) -> None:
+        self.driver = driver
+        self.database = {
+            "ENGINE": "django.db.backends.postgresql",
+            "HOST": place.host,
+            "PORT": place.port,
+            "NAME": "app",
+            "USER": user,
+            "PASSWORD": PASSWORDS[user],
+            **database,
+        }
+
+    def run(self, scenario: str, **arguments: Any) -> Any:
+        """Do a scenario of scenarios.py in a new process and give back its result."""
+        done = subprocess.run(
+            [sys.executable, "-m", RUN, scenario, json.dumps(arguments)],
+            env=self._environment(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, f"{scenario} failed:\n{done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout)
+
+    def requests(self, *paths: str) -> Any:
+        """Several requests, one after the other, in one process."""
+        return self.run("requests", paths=paths)
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if name[:2] != "PG"}
+        return inherited | {
+            "PYTHONPATH": str(ROOT),
+            "GUARDED_DRIVER": self.driver,
+            "GUARDED_DATABASE": json.dumps(self.database),
+        }
+
+
+def statuses(report: Any) -> list[int]:
+    """The HTTP statuses of a scenario that makes requests."""
+    return [answer["status"] for answer in report["answers"]]
