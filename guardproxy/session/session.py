@@ -244,16 +244,19 @@ class Session:
                 self.commands.append(Evacuate(_unquoted(found[1])))
 
     def _keep(self, data: bytes, now: float) -> bytes:
-        """No server yet. Ask for one as soon as there is a whole message for it."""
+        """No server yet. Ask for one as soon as there is a whole message for it.
+
+        A full backlog pauses the client first: there may be a server at once, which resumes it.
+        """
         if data[:1] == b"X" and not self.backlog:
             self.commands.append(Command.LEAVE)
             return b""
         self.backlog += data
+        if len(self.backlog) >= BACKLOG_LIMIT:
+            self.commands.append(Command.PAUSE_CLIENT)
         if self.state is State.PARKED and _whole_message(self.backlog):
             self.enter(Event.ASKED, now)
             self.commands.append(Command.WANT_SERVER)
-        if len(self.backlog) >= BACKLOG_LIMIT:
-            self.commands.append(Command.PAUSE_CLIENT)
         return b""
 
     # -- the lease --------------------------------------------------------------------------------
@@ -420,19 +423,21 @@ class Session:
         Empty when there is nothing to ask: without a server nobody can be listening. The answer is
         an EXPIRE among the commands, or nothing until the session has been active again.
         """
+        if self.backlog or self._client_tail or self._client_skip:
+            return b""  # it is saying something, if slowly
         if self.state is State.PARKED:
             self.commands.append(Command.EXPIRE)
         if self.state is not State.IDLE or self._detour or self._spared == self.since:
             return b""
-        if self._client_skip or self._server_skip or self._server_tail:
-            return b""  # in the middle of a stray CopyData or a notification: ask later
+        if self._server_skip or self._server_tail:
+            return b""  # in the middle of a notification: ask later
         self._spared = self.since
         self._swallow(self._probe_answered)
         return messages.run_apart(PROBE, [()])
 
     def _probe_answered(self, replies: Iterable[tuple[int, bytes]], now: float) -> None:
         listening = any(kind in (DATA_ROW, ERROR) for kind, _ in replies)
-        if self.state is State.IDLE and not listening:
+        if self.state is State.IDLE and not listening and not self._client_tail:
             self.commands.append(Command.EXPIRE)
 
     def _relay_login(self, frames: Frames, data: bytes, now: float) -> bytes:

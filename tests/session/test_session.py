@@ -297,7 +297,7 @@ def test_a_full_backlog_pauses_the_client_and_never_waits_for_more() -> None:
     session.client_sent(query[: BACKLOG_LIMIT - 1], 1.0)
     assert session.commands == []
     session.client_sent(query[BACKLOG_LIMIT - 1 : BACKLOG_LIMIT], 1.0)
-    assert session.commands == [Command.WANT_SERVER, Command.PAUSE_CLIENT]
+    assert session.commands == [Command.PAUSE_CLIENT, Command.WANT_SERVER]
     assert session.lease({}, 1.0) == query[:BACKLOG_LIMIT]
     assert session.client_sent(query[BACKLOG_LIMIT:], 1.0) == query[BACKLOG_LIMIT:]
 
