@@ -15,6 +15,15 @@ from tests.net.stage import Stage
 Stages = Callable[..., Stage]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _frozen() -> Iterator[None]:
+    """What was imported is none of the collector's business: each test ends with a collection."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stages]:
     """Makes stages from sections of the settings."""

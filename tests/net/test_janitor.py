@@ -34,7 +34,7 @@ def test_who_is_idle_too_long_is_told_and_its_server_freed(stages: Stages) -> No
     stage.wait(2.5)
     said = client.refusal()
     assert said["C"] == "57P05"
-    assert client.ended.value == "idle_session_timeout"
+    assert stage.pooler.totals.endings[Reason.IDLE_SESSION_TIMEOUT] == 1
     assert "timeouts.idle_session_timeout is 10 s" in said["M"]
     assert "CONN_HEALTH_CHECKS" in said["H"]
     assert client.wire.lost

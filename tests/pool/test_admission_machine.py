@@ -365,6 +365,6 @@ class DoorMachine(RuleBasedStateMachine):
 
 
 TestAdmission = AdmissionMachine.TestCase
-TestAdmission.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAdmission.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestDoor = DoorMachine.TestCase
 TestDoor.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
