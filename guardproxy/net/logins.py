@@ -71,8 +71,8 @@ class Errand:
     def offered(self, link: ServerLink) -> bool:
         """Use the server. False: it can go to the next at once; else it is given back later."""
         using = self._use(link)
-        if using is None:
-            self.done.callback(None)
+        if using is None:  # who hears of it may want a server next: this one, so it is free first
+            self._pooler.clock.callLater(0, self.done.callback, None)
             return False
         using.addBoth(self._used, link)
         return True
@@ -88,8 +88,9 @@ class Errand:
 class Inquiry:
     """One errand, and all who wait for what comes of it. The last to leave withdraws it."""
 
-    def __init__(self, errand: Errand) -> None:
+    def __init__(self, errand: Errand, over: Callable[[Inquiry], None]) -> None:
         self.errand = errand
+        self._over = over  # nobody may join any more
         self._waiting: list[Deferred[Any]] = []
         errand.done.addBoth(self._tell)
 
@@ -102,13 +103,11 @@ class Inquiry:
         if answer in self._waiting:
             self._waiting.remove(answer)
             if not self._waiting:
+                self._over(self)
                 self.errand.withdraw()
 
-    @property
-    def abandoned(self) -> bool:
-        return not self._waiting
-
     def _tell(self, result: object) -> None:
+        self._over(self)
         waiting, self._waiting = self._waiting, []
         for answer in waiting:
             answer.callback(result)  # a Failure becomes an errback
@@ -293,21 +292,21 @@ class Logins:
 
     def _inquire(self, key: Hashable, errand: Callable[[], Errand]) -> Deferred[Any]:
         inquiry = self._inquiries.get(key)
-        if inquiry is not None and not inquiry.abandoned:
+        if inquiry is not None:
             return inquiry.join()
-        inquiry = self._inquiries[key] = Inquiry(errand())
+
+        def over(inquiry: Inquiry) -> None:
+            if self._inquiries.get(key) is inquiry:
+                del self._inquiries[key]
+
+        inquiry = self._inquiries[key] = Inquiry(errand(), over)
         answer = inquiry.join()
-        inquiry.errand.done.addBoth(self._inquiry_over, key, inquiry)
         try:
             inquiry.errand.start()
         except GuardError:  # the queue is full
-            del self._inquiries[key]
+            over(inquiry)
             raise
         return answer
-
-    def _inquiry_over(self, result: object, key: Hashable, inquiry: Inquiry) -> None:
-        if self._inquiries.get(key) is inquiry:
-            del self._inquiries[key]
 
 
 def _if_wanted(failure: Failure) -> bool:

@@ -90,14 +90,14 @@ class Admission(Generic[Holder]):
     # -- waiters ----------------------------------------------------------------------------------
 
     def ask(self, ticket: Ticket[Holder], now: float) -> list[Order[Holder]]:
-        """Join the queue. Raises QueueFull beyond `max_waiting`, unless a server is at hand."""
+        """Join the queue. Raises QueueFull beyond `max_waiting`, unless something can be done."""
         ticket.number = next(self._numbers)
         line = self._lines.setdefault(_line(ticket), OrderedDict())
         line[ticket.number] = ticket
         self.waiting += 1
         self.pools.add(ticket.pool)
         orders = self.assign(now)
-        if self.waiting > self.max_waiting:
+        if self.waiting > self.max_waiting and not orders:  # an order once given is carried out
             self.withdraw(ticket, now)
             raise QueueFull(
                 "sorry, too many clients wait for a server already (pool.max_waiting)",
@@ -210,6 +210,7 @@ class Admission(Generic[Holder]):
                     continue
                 if free > 0:
                     free -= 1
+                    self.pools.add(pool)  # a private one was dropped when its last server failed
                     orders.append(Open(pool.add(now)))
                 elif not (coming.take_cleaning(pool) or coming.take_slot()):
                     evicted = self._idle_elsewhere()

@@ -1,0 +1,79 @@
+"""net/people.py: what people are told of clients, and of why there was no server in time."""
+
+from __future__ import annotations
+
+from guardproxy.errors import Reason
+from guardproxy.net.people import describe
+from guardproxy.settings import Match, Override, Pool
+from tests.net.conftest import Stages
+from tests.net.stage import Stage
+
+ONE = Pool(max_server_connections=1)
+
+
+def test_who_waited_too_long_hears_who_holds_the_servers(stages: Stages) -> None:
+    stage = stages(pool=ONE)
+    stage.client(application_name="report").query("BEGIN")
+    client = stage.client().query("SELECT 2")
+    stage.wait(20.5)
+    said = client.refusal()
+    assert (said["S"], said["C"]) == ("FATAL", "53300")
+    assert client.ended is Reason.QUERY_WAIT_TIMEOUT
+    assert said["M"].startswith("query_wait_timeout: no server was free for 20")
+    assert "1 clients wait for 1 servers." in said["D"]
+    assert "django@shop (report) idle in transaction 20 s." in said["D"]
+    assert "pool.max_server_connections" in said["H"]
+
+
+def test_the_three_that_hold_longest_are_named(stages: Stages) -> None:
+    stage = stages(pool=Pool(max_server_connections=5))
+    for number in range(5):
+        stage.client(application_name=f"app{number}").query("SELECT 1")
+        stage.wait(1.0)
+    client = stage.client().query("SELECT 2")
+    stage.wait(20.5)
+    detail = client.refusal()["D"]
+    assert [f"app{number}" in detail for number in range(5)] == [True] * 3 + [False] * 2
+
+
+def test_the_wait_is_an_overrides_if_one_matches(stages: Stages) -> None:
+    hurried = Override(match=Match(user="hurried"), query_wait_timeout=2.0)
+    stage = stages(pool=ONE, overrides=(hurried,))
+    client = stage.client(user="hurried")
+    stage.holder()
+    client.query("SELECT 1")
+    stage.wait(2.5)
+    assert client.refusal()["C"] == "53300"
+
+
+def test_who_is_served_in_time_hears_nothing_of_it(stages: Stages) -> None:
+    stage = stages(pool=ONE)
+    first, second = stage.holder(), stage.client().query("SELECT 2")
+    stage.wait(3.0)
+    first.leave()
+    stage.wait(30.0)
+    assert second.hear() == ["C SELECT 2", "Z I"]
+
+
+def test_a_client_is_described_for_a_log_line(stage: Stage) -> None:
+    client = stage.connect(("192.0.2.7", 4711))
+    assert describe(client.link, stage.clock.seconds()) == {
+        "client": client.link.id,
+        "addr": "192.0.2.7",
+    }
+    client.log_in(application_name="web")
+    stage.wait(2.0)
+    said = describe(client.link, stage.clock.seconds(), ending=True)
+    assert (said["user"], said["database"], said["application_name"]) == ("django", "shop", "web")
+    assert (said["age"], said["idle"], said["queries"]) == (2.0, 2.0, 0)
+
+
+def test_clients_are_counted_by_who_they_are_while_they_are_there(stage: Stage) -> None:
+    client, _ = stage.client(application_name="web"), stage.client("blog")
+    census = stage.pooler.census
+    assert census.by_user == {"django": 2}
+    assert census.by_database == {"shop": 1, "blog": 1}
+    assert census.by_application_name["web"] == 1
+    assert census.by_address == {"127.0.0.1": 2}
+    client.leave()
+    assert census.by_database == {"blog": 1}

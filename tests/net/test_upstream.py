@@ -1,0 +1,166 @@
+"""net/upstream.py: dialling PostgreSQL, in libpq's TLS modes, and cancel calls."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+
+from guardproxy.errors import ProtocolViolation, UpstreamUnavailable
+from guardproxy.net.upstream import Caller, CancelCall, Upstream, cancel
+from guardproxy.settings import Upstream as Settings
+from guardproxy.settings import UpstreamTls
+from guardproxy.wire import messages
+from tests.net.wire import Wire
+
+SSL_REQUEST = messages.packet(messages.SSL_REQUEST)
+
+
+class Place:
+    """An endpoint where PostgreSQL is, or is not."""
+
+    def __init__(self, host: str = "db", refuses: str = "") -> None:
+        self.host = host
+        self.is_unix = host.startswith("/")
+        self.refuses = refuses
+        self.tried = 0
+
+    def __str__(self) -> str:
+        return f"{self.host}:5432"
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        self.tried += 1
+        if self.refuses:
+            raise ConnectionRefusedError(111, self.refuses)
+        protocol = factory.buildProtocol(None)
+        Wire(protocol).connect()
+        return succeed(protocol)
+
+
+def dial(
+    mode: str, *places: Place, encrypt: bool | None = None
+) -> tuple[Any, Caller, list[object]]:
+    """Begin to dial; the list holds what came of it, once something did."""
+    upstream = Upstream(Settings(tls=UpstreamTls(mode=mode)))  # type: ignore[arg-type]
+    upstream.endpoints = cast(Any, list(places or [Place()]))
+    caller = Caller()
+    came: list[object] = []
+    done = Deferred.fromCoroutine(upstream.dial(caller, encrypt))
+    done.addBoth(lambda result: came.append(_plain(result)))
+    return caller.transport, caller, came
+
+
+def _plain(result: object) -> object:
+    return result.value if isinstance(result, Failure) else result
+
+
+@pytest.mark.parametrize("mode", ["disable", "allow"])
+def test_in_the_clear_nothing_is_asked(mode: str) -> None:
+    wire, _, came = dial(mode)
+    assert (wire.taken(), came) == (b"", [None])
+
+
+@pytest.mark.parametrize("mode", ["prefer", "require", "verify-ca", "verify-full"])
+def test_tls_is_asked_for_and_granted(mode: str) -> None:
+    wire, _, came = dial(mode)
+    assert wire.taken() == SSL_REQUEST
+    wire.send(b"S")
+    (handshake,) = wire.handshakes
+    assert handshake["server_hostname"] == "db"
+    assert came == []
+    wire.handshake.callback(None)
+    assert came == [None]
+
+
+def test_allow_can_be_made_to_encrypt() -> None:
+    wire, _, _ = dial("allow", encrypt=True)
+    assert wire.taken() == SSL_REQUEST
+
+
+def test_prefer_takes_no_for_an_answer() -> None:
+    wire, _, came = dial("prefer")
+    wire.send(b"N")
+    assert (came, wire.handshakes) == ([None], [])
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
+def test_the_others_do_not(mode: str) -> None:
+    wire, _, came = dial(mode)
+    wire.send(b"N")
+    assert isinstance(came[0], UpstreamUnavailable)
+    assert mode in str(came[0])
+
+
+@pytest.mark.parametrize("said", [b"SE", b"E", b"Nobody"])
+def test_more_than_one_byte_about_tls_is_refused(said: bytes) -> None:
+    """It would have slipped in before TLS: CVE-2021-23222."""
+    wire, _, came = dial("prefer")
+    wire.send(said)
+    assert isinstance(came[0], ProtocolViolation)
+    assert wire.handshakes == []
+
+
+def test_a_hang_up_instead_of_an_answer() -> None:
+    wire, _, came = dial("prefer")
+    wire.cut()
+    assert isinstance(came[0], ConnectionResetError)
+
+
+def test_a_unix_socket_needs_no_tls() -> None:
+    wire, _, came = dial("verify-full", Place("/run/postgresql"))
+    assert (wire.taken(), came) == (b"", [None])
+
+
+def test_addresses_are_tried_in_order() -> None:
+    places = [Place("one", "no"), Place("two"), Place("three")]
+    _, _, came = dial("disable", *places)
+    assert came == [None]
+    assert [place.tried for place in places] == [1, 1, 0]
+
+
+def test_when_none_answers_the_first_reason_is_told() -> None:
+    upstream = Upstream(Settings(host="a,b"))
+    upstream.endpoints = cast(Any, [Place("one", "first"), Place("two", "second")])
+    came: list[object] = []
+    done = Deferred.fromCoroutine(upstream.dial(Caller()))
+    done.addBoth(lambda result: came.append(_plain(result)))
+    assert "first" in str(came[0])
+
+
+def test_it_is_shown_with_all_its_addresses() -> None:
+    settings = Settings(host="db1,::1,/run/postgresql", port="5432,5433,5434")
+    assert str(Upstream(settings)) == "db1:5432,[::1]:5433,/run/postgresql"
+
+
+# -- cancel calls ----------------------------------------------------------------------------------
+
+
+def test_a_cancel_says_its_key_and_waits_for_the_hang_up() -> None:
+    upstream = Upstream(Settings(tls=UpstreamTls(mode="allow")))
+    upstream.endpoints = cast(Any, [Place()])
+    call = CancelCall()
+    came: list[object] = []
+    Deferred.fromCoroutine(cancel(upstream, b"\0\0\0\1KEY!", call)).addBoth(came.append)
+    wire: Any = call.transport
+    assert wire.taken() == SSL_REQUEST  # as server links may, so that the key stays secret
+    wire.send(b"N")
+    assert wire.taken() == messages.cancel_request(b"\0\0\0\1KEY!")
+    assert came == []
+    wire.cut()
+    assert came == [None]
+
+
+def test_the_channel_binding_comes_from_the_peers_certificate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from guardproxy.net import tls
+
+    monkeypatch.setattr(tls, "server_end_point", lambda der: b"hash of " + der)
+    wire, _, came = dial("require")
+    wire.tls = SimpleNamespace(getpeercert=lambda binary_form: b"certificate")
+    wire.send(b"S")
+    wire.handshake.callback(None)
+    assert came == [b"hash of certificate"]

@@ -1,0 +1,102 @@
+"""A wire for tests: what a link believes to be its StreamTransport, and what it did with it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+
+from guardproxy.wire.frames import Frames
+
+
+class Wire:
+    """StreamTransport's interface over nothing; the stage carries the bytes."""
+
+    def __init__(self, protocol: Any, peer: object = ("127.0.0.1", 50000)) -> None:
+        self.protocol: Protocol = protocol
+        self.peer = peer
+        self.out = bytearray()  # written by the link, not read by the other side yet
+        self.producer: Any = None
+        self.reading = True
+        self.closing = False  # the link wants to end it
+        self.half_closed = False
+        self.aborted = False
+        self.lost = False
+        self.tls: Any = None
+        self.handshakes: list[dict[str, Any]] = []
+        self.handshake: Deferred[None] | None = None
+        self.socket: Any = None
+
+    def connect(self) -> None:
+        self.protocol.makeConnection(self)
+
+    # -- the link's side ---------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        assert isinstance(data, bytes | bytearray)
+        if not (self.closing or self.lost):
+            self.out += data
+
+    def loseConnection(self) -> None:
+        self.closing = True
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
+
+    def abortConnection(self) -> None:
+        self.aborted = self.closing = True
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        assert self.producer is None, "somebody is registered already"
+        assert streaming
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        self.reading = True
+
+    def getPeer(self) -> object:
+        return self.peer
+
+    def start_tls(self, context: ssl.SSLContext, **how: Any) -> Deferred[None]:
+        self.handshakes.append({"context": context, **how})
+        self.handshake = Deferred()
+        return self.handshake
+
+    # -- the other side ----------------------------------------------------------------------------
+
+    def taken(self) -> bytes:
+        """What the link has written since the last look."""
+        data = bytes(self.out)
+        self.out.clear()
+        return data
+
+    def send(self, data: bytes) -> None:
+        """The other side says something."""
+        assert not self.lost
+        self.protocol.dataReceived(data)
+
+    def cut(self) -> None:
+        """The connection ends, whoever ended it."""
+        if not self.lost:
+            self.lost = True
+            self.producer = None
+            self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+def messages_in(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The messages in what was said, which must be whole."""
+    frames = Frames(limit=1 << 24)
+    frames.feed(data)
+    yield from frames
+    assert not len(frames), "half a message"
