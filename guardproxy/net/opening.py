@@ -51,6 +51,7 @@ class Opener:
 
     def abandon(self, link: ServerLink) -> None:
         """Nobody wants it any more."""
+        link.abandoned = True
         if link.opening is not None:
             link.opening.cancel()
 
@@ -89,27 +90,34 @@ class Opener:
         pooler.carry_out(pooler.admission.opened(server, pooler.now()))
 
     def _failed(self, link: ServerLink, failure: Failure, encrypt: bool) -> None:
-        pooler, server = self.pooler, link.server
+        server = link.server
         error, retry = self._understand(failure)
-        mode = pooler.upstream.settings.tls.mode
-        if mode == "allow" and not encrypt and error.sqlstate == NO_ENCRYPTION:
+        mode = self.pooler.upstream.settings.tls.mode
+        if link.abandoned:
+            self._give_back(link)
+        elif mode == "allow" and not encrypt and error.sqlstate == NO_ENCRYPTION:
             self._hang_up(link)
             self.open(server, encrypt=True)
-            return
-        if not isinstance(error, PasswordWanted):
-            pooler.log.warning(
-                "server_open_failed", pool=str(server.pool.name), why=error.message, retry=retry
-            )
-            pooler.totals.endings[
-                Reason.SERVER_LOGIN_FAILED if link.transport else Reason.CONNECT_FAILED
-            ] += 1
-        self._refuse(server.pool, error, retry)
-        now = pooler.now()
-        if retry:
-            server.pool.backoff.failed(now, random.random())  # noqa: S311 jitter is no secret
-            delay = server.pool.backoff.until - now
-            pooler.clock.callLater(delay, self._try_again)
-        self._give_back(link)
+        else:
+            self._complain(link, error, retry)
+            self._refuse(server.pool, error, retry)
+            if retry:
+                self._pause(server.pool)
+            self._give_back(link)
+
+    def _complain(self, link: ServerLink, error: GuardError, retry: bool) -> None:
+        if isinstance(error, PasswordWanted):
+            return  # that was the question
+        reason = Reason.SERVER_LOGIN_FAILED if link.transport else Reason.CONNECT_FAILED
+        self.pooler.totals.endings[reason] += 1
+        name = str(link.server.pool.name)
+        self.pooler.log.warning("server_open_failed", pool=name, why=error.message, retry=retry)
+
+    def _pause(self, pool: ClientPool) -> None:
+        """Try this pool again a little later."""
+        now = self.pooler.now()
+        pool.backoff.failed(now, random.random())  # noqa: S311 jitter is no secret
+        self.pooler.clock.callLater(pool.backoff.until - now, self._try_again)
 
     def _try_again(self) -> None:
         self.pooler.carry_out(self.pooler.admission.assign(self.pooler.now()))

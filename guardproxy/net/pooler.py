@@ -200,7 +200,9 @@ class Pooler:
     # -- servers ----------------------------------------------------------------------------------
 
     def close_server(self, link: ServerLink, reason: Reason) -> None:
-        if not link.lost:
+        if link.server.population is Population.OPENING:
+            self.opener.abandon(link)
+        elif not link.lost:
             self.carry_out(self.admission.close(link.server, reason, self.now()))
 
     def _end_server(self, link: ServerLink, reason: Reason) -> None:
@@ -217,8 +219,8 @@ class Pooler:
     def server_lost(self, link: ServerLink) -> None:
         """Its socket is closed: the slot is free."""
         server = link.server
-        if server.population is Population.OPENING:
-            return  # the opener knows
+        if server.population is Population.OPENING or self.links.get(server) is not link:
+            return  # the opener knows, or another link has taken its place
         self.links.pop(server, None)
         client, session = link.client, link.session
         expected = server.population is Population.CLOSING

@@ -37,6 +37,7 @@ class ServerLink(Caller):
         self.cancel_key = b""
         self.lost = False
         self.opening: Deferred[Any] | None = None
+        self.abandoned = False  # while it was opening
         self.abort_timer: Timer | None = None
         self.first_message: Message | None = None  # passthrough: PostgreSQL's, for the client
         self._frames = Frames()
