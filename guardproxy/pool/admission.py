@@ -51,7 +51,7 @@ class Grant(Generic[Holder]):
 
 @dataclass(frozen=True, slots=True)
 class Open(Generic[Holder]):
-    """Connect and log in; then say `opened` or `open_failed`."""
+    """Connect and log in; then say `opened`, or `gone` if it failed."""
 
     server: Server[Holder]
 
@@ -134,14 +134,6 @@ class Admission(Generic[Holder]):
         if pool.private and server.population is Population.IDLE:  # its client has gone meanwhile
             orders += self.close(server, Reason.CLIENT_ENDED, now)
         return orders
-
-    def open_failed(
-        self, server: Server[Holder], now: float, retry: bool, jitter: float
-    ) -> list[Order[Holder]]:
-        """A server could not be had; its slot is free. With `retry`, its pool pauses a little."""
-        if retry:
-            server.pool.backoff.failed(now, jitter)
-        return self.gone(server, now)
 
     def released(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
         """A server is clean and nobody's; or retiring, and then it goes."""

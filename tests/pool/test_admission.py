@@ -291,7 +291,8 @@ def test_after_a_failure_its_pool_pauses_and_others_do_not() -> None:
     house = House(cap=2)
     (order,) = house.ask("anna", "shop")
     failed = order.server
-    assert house.admission.open_failed(failed, 0.0, retry=True, jitter=1.0) == []
+    failed.pool.backoff.failed(0.0, 1.0)
+    assert house.admission.gone(failed, 0.0) == []
     assert words(house.ask("bert", "blog")) == ["open blog"]
     assert house.admission.assign(0.05) == []
     assert words(house.admission.assign(0.1)) == ["open shop"]
@@ -301,7 +302,7 @@ def test_without_hope_of_another_try_there_is_no_pause() -> None:
     house = House(cap=2)
     (order,) = house.ask("anna", "shop")
     failed = order.server
-    orders = house.admission.open_failed(failed, 0.0, retry=False, jitter=1.0)
+    orders = house.admission.gone(failed, 0.0)
     assert words(orders) == ["open shop"]  # unless its holder has been refused, of course
 
 
@@ -360,7 +361,8 @@ def test_one_whose_client_has_left_meanwhile_is_closed() -> None:
 def test_a_private_pool_still_counts_after_its_first_server_could_not_be_had() -> None:
     house = House(cap=1)
     (order,) = house.ask("anna", "private 1")
-    house.admission.open_failed(order.server, 0.0, retry=True, jitter=1.0)
+    order.server.pool.backoff.failed(0.0, 1.0)
+    house.admission.gone(order.server, 0.0)
     assert words(house.admission.assign(1.0)) == ["open private 1"]
     assert house.admission.servers == 1
     assert house.ask("bert", "shop") == []  # the cap is reached

@@ -158,7 +158,9 @@ class AdmissionMachine(RuleBasedStateMachine):
                 assert self.admission.withdraw(ticket, self.now)
                 del self.waiting[ticket.holder]
         del self.servers[server]
-        self.carry_out(self.admission.open_failed(server, self.now, retry, 0.5))
+        if retry:
+            server.pool.backoff.failed(self.now, 0.5)
+        self.carry_out(self.admission.gone(server, self.now))
 
     @rule(data=st.data(), soon=st.booleans())
     def client_leaves(self, data: st.DataObject, soon: bool) -> None:
