@@ -115,3 +115,15 @@ def test_a_terminated_backend(single: Guard, pg: Postgres) -> None:
         with pytest.raises(psycopg.OperationalError):
             client.execute("select 1")
     assert (pid_of(single),) != row
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_big_first_message(single: Guard, pg: Postgres, idle: bool) -> None:
+    """More than is kept for a waiting client, lent an idle server at once or a new one later."""
+    for size in (100_000, 5_000_000):
+        with Waiter(single) as client:
+            if not idle:
+                end = "select pg_terminate_backend(pid, 10000) from pg_stat_activity"
+                pg.query(end + " where usename = 'alice'")
+            client.query(f"select length('{'z' * size}')")
+            assert client.served()
