@@ -1,3 +1,37 @@
-"""guardproxy: a connection guard between Django and PostgreSQL."""
+"""guardproxy: a connection guard between Django and PostgreSQL. This is the map of the house.
+
+Imports point down only, and rooms of one floor that are folders never import each other
+(tests/test_floors.py holds the house to it). From the roof to the ground:
+
+    roof     __main__ cli app   argv and exit codes; composition root: start, reload, drain, stop
+    third    net/               sockets and timers; carries out, never chooses
+                 streams        Twisted endpoints on the loop's own transports
+                 client server  one connection each: HOT
+                 pooler         where they meet: leases, orders, servers lost
+                 entrance       the way in: doors, questions of a login, the welcome
+                 logins         what logins ask of PostgreSQL, each question once
+                 departure      the way out: settle, roll back, reset, give back
+                 opening        servers on their way; upstream: how PostgreSQL is dialled
+                 cancels janitor people log tls service
+    second   session/           sans-I/O: one client's conversation
+                 session        chunks in, chunks and commands out: HOT; states: its life, a table
+                 login          a client's way in; conversations: what we say to a server ourselves
+                 statement      a statement as people may see it
+             pool/              sans-I/O: pool: servers by population; admission: cap and queue
+    first    wire/              sans-I/O: frames (HOT), messages, scram
+    ground   errors stats       exceptions with SQLSTATE and Reason; counters
+             settings           every setting with its default; config and its rooms read them
+    apart    demo/              drives all this as a user would; knows nothing of the inside
+
+Five journeys:
+
+    login    net/client -> session/login (steps) -> net/entrance -> net/logins -> a trial at
+             PostgreSQL: pool/admission -> net/opening -> session/conversations.log_in
+    query    net/client.dataReceived -> Session.client_sent -> net/server's transport, and back by
+             net/server.dataReceived -> Session.server_sent; the first one asks pool/admission
+    cancel   session/login (CancelKey) -> net/cancels -> net/upstream.cancel
+    timeout  net/janitor.sweep -> Session.probe -> net/client.end(IdleSessionTimeout)
+    reload   SIGHUP -> app -> config.load -> net/service.reload -> Pooler.take
+"""
 
 __version__ = "0.1.0"

@@ -79,9 +79,9 @@ class Application:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
         self._hear_signals()
-        self._announce(service)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
+        self._reactor.callWhenRunning(self._announce, service)  # from then on signals are heard
         self._reactor.run(installSignalHandlers=False)
         return self._exit
 
