@@ -1,4 +1,4 @@
-"""Ground floor: what is counted, as plain ints, and frozen pictures of it for people.
+"""Ground floor: what is counted, as plain ints.
 
 Sessions and servers count for themselves while they live; when they end, their figures are added
 here. Nothing is computed until somebody looks.
@@ -50,19 +50,6 @@ class Counts:
     waits: int
     wait_time: float
     active_time: float
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """How things stand at one moment, for log, metrics, console and page alike."""
-
-    clients: int
-    waiting: int
-    at_the_door: int
-    servers: int
-    servers_by_population: dict[str, int]
-    cap: int
-    endings: dict[str, int]
 
 
 class Census:

@@ -35,7 +35,10 @@ class Departure:
         if client.request is not None:
             self.pooler.census.left(*who(client))
         if reason is not Reason.CANCEL_REQUEST:
-            self.pooler.log.info(
+            # A health check knocks and goes: that is no news.
+            knocked = reason is Reason.CLIENT_GONE and client.request is None
+            say = self.pooler.log.debug if knocked else self.pooler.log.info
+            say(
                 "client_over",
                 reason=reason.value,
                 why=why,

@@ -257,7 +257,7 @@ class Pooler:
                 if server.population is Population.IDLE:
                     self.close_server(link, Reason.DATABASE_DROPPED)
                 else:
-                    server.retiring = True
+                    server.retiring = Reason.DATABASE_DROPPED
 
     def top_up(self) -> None:
         """Keep pool.min_server_connections open in each pool that has been used."""

@@ -120,7 +120,7 @@ class GuardService(Service):
             if link.server.population is Population.IDLE:
                 self.pooler.close_server(link, Reason.RECONFIGURED)
             else:
-                link.server.retiring = True
+                link.server.retiring = Reason.RECONFIGURED
 
     # -- stop -------------------------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ class Admission(Generic[Holder]):
         pool = server.pool
         pool.backoff.succeeded()
         if server.retiring:
-            return self.close(server, Reason.RECONFIGURED, now)
+            return self.close(server, server.retiring, now)
         pool.move(server, Population.IDLE, now)
         orders = self.assign(now)
         if pool.private and server.population is Population.IDLE:  # its client has gone meanwhile
@@ -139,7 +139,7 @@ class Admission(Generic[Holder]):
         """A server is clean and nobody's; or retiring, and then it goes."""
         self._end_lease(server)
         if server.retiring or server.pool.private:
-            return self.close(server, Reason.CLIENT_ENDED, now)
+            return self.close(server, server.retiring or Reason.CLIENT_ENDED, now)
         server.pool.move(server, Population.IDLE, now)
         return self.assign(now)
 

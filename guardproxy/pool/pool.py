@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from guardproxy.errors import Reason
+
 Holder = TypeVar("Holder")
 
 FIRST_RETRY = 0.1
@@ -57,7 +59,7 @@ class Server(Generic[Holder]):
         self.opened_at = self.since = now
         self.holder: Holder | None = None  # who has the lease
         self.parameters: Mapping[str, str] = {}
-        self.retiring = False  # to be closed instead of becoming idle
+        self.retiring: Reason | None = None  # why it is to be closed instead of becoming idle
         self.soon = True  # while cleaning: no query of the client that left runs on it
 
 

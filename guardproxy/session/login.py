@@ -275,11 +275,14 @@ def _conn_max_age(value: str | None) -> float | None:
     if value.lower() == "none":
         return float("inf")
     try:
-        return float(value)
+        age = float(value)
     except ValueError:
+        age = -1.0
+    if not 0 <= age < float("inf"):  # nor is nan a number of seconds
         raise LoginRefused(
             f"guardproxy.conn_max_age={value!r} is not a number of seconds or `none`"
-        ) from None
+        )
+    return age
 
 
 def parse_options(options: str) -> dict[str, str]:

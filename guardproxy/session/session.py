@@ -296,9 +296,10 @@ class Session:
 
     def leave(self, now: float) -> Parting | None:
         """The client is gone. What its server must still be told; None if it must be closed."""
-        state = self.state
+        state, leased = self.state, self.leased
         self.enter(Event.LEFT, now)
-        if not self.leased or self._client_skip or self._detour or self.farewell:
+        self.leased = False
+        if not leased or self._client_skip or self._detour or self.farewell:
             return None
         return Parting(
             len(self.owed),

@@ -333,10 +333,10 @@ def test_a_retiring_server_is_closed_instead_of_becoming_idle() -> None:
     server = house.leased("anna", "shop")
     (order,) = house.ask("bert", "shop")
     opening = order.server
-    server.retiring = opening.retiring = True
+    server.retiring = opening.retiring = Reason.DATABASE_DROPPED
     house.cleaning(server)
-    assert words(house.released(server)) == ["close shop client_ended"]
-    assert words(house.opened(opening)) == ["close shop reconfigured"]
+    assert words(house.released(server)) == ["close shop database_dropped"]
+    assert words(house.opened(opening)) == ["close shop database_dropped"]
 
 
 # -- private pools ---------------------------------------------------------------------------------

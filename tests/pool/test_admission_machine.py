@@ -143,7 +143,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def opened(self, data: st.DataObject, declines: bool, retiring: bool) -> None:
         server = self.some(data, Population.OPENING)
         if server is not None:
-            server.retiring = retiring
+            server.retiring = Reason.RECONFIGURED if retiring else None
             self.servers[server] = Population.IDLE
             self.carry_out(self.admission.opened(server, self.now), declines)
 

@@ -441,9 +441,10 @@ def test_without_conn_max_age_there_is_none() -> None:
     assert read().conn_max_age is None
 
 
-def test_a_conn_max_age_that_is_no_number_is_refused() -> None:
+@pytest.mark.parametrize("value", ["long", "nan", "-1", "inf"])
+def test_a_conn_max_age_that_is_no_number_is_refused(value: str) -> None:
     with pytest.raises(LoginRefused, match="not a number of seconds"):
-        read(options="-c guardproxy.conn_max_age=long")
+        read(options=f"-c guardproxy.conn_max_age={value}")
 
 
 @pytest.mark.parametrize("value", ["database", "true", "on", "yes", "1"])
