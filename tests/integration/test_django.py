@@ -22,6 +22,13 @@ by_driver = pytest.mark.parametrize("driver", DRIVERS)
 
 
 @pytest.fixture(scope="module")
+def pg() -> Iterator[Postgres]:
+    """A PostgreSQL that only these tests' guards know, for its sessions are counted."""
+    with Postgres("system") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
 def with_tables(pg: Postgres) -> Iterator[None]:
     Project(pg).run("migrate")
     yield
