@@ -42,14 +42,15 @@ BACKLOG_LIMIT = 64 * 1024
 """Bytes kept of a client that waits for a server; then its socket is not read any more."""
 
 # What a client's message means, by its type.
-_FORWARD, _REQUEST, _EXTENDED, _COPY_END, _TERMINATE, _ILLEGAL = range(6)
+_FORWARD, _REQUEST, _EXTENDED, _PARSE, _COPY_END, _TERMINATE, _ILLEGAL = range(7)
 
 
 def _client_table(unknown: int) -> bytes:
     table = bytearray([unknown] * 256)
-    for kinds, act in ((b"d", _FORWARD), (b"QSF", _REQUEST), (b"PBDECH", _EXTENDED)):
+    for kinds, act in ((b"d", _FORWARD), (b"QSF", _REQUEST), (b"BDECH", _EXTENDED)):
         for kind in kinds:
             table[kind] = act
+    table[PARSE] = _PARSE
     table[messages.COPY_DONE] = table[messages.COPY_FAIL] = _COPY_END
     table[TERMINATE] = _TERMINATE
     return bytes(table)
@@ -69,6 +70,10 @@ _CONCERNS_DATABASE = re.compile(
         .*? \b TEMPLATE \b \s* =? \s* )
     ( "(?:[^"]|"")+" | [\w$\x80-\xff]+ )"""
 )
+
+# An enum's members are slow to look up (CPython 3.11), and these two are looked up for each chunk.
+_ACTIVE = State.ACTIVE
+_ASKED = Event.ASKED
 
 PROBE = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
 SET_CONFIG = "SELECT pg_catalog.set_config($1, $2, false)"
@@ -164,7 +169,7 @@ class Session:
         """The one way to another state."""
         before = self.state
         self.state = after(before, event)
-        if before is State.ACTIVE:
+        if before is _ACTIVE:
             self.active_time += now - self.since
         elif before is State.WAITING:
             self.wait_time += now - self.since
@@ -178,7 +183,7 @@ class Session:
 
     # -- from the client --------------------------------------------------------------------------
 
-    def client_sent(self, data: bytes, now: float) -> bytes:
+    def client_sent(self, data: bytes, now: float) -> bytes:  # noqa: C901 a call would cost
         """A chunk from the client; returns what its server gets now.
 
         Raises ProtocolViolation for what no client may say.
@@ -199,16 +204,20 @@ class Session:
                     self.owed.append(kind)
                     self.unsynced = False
                 if kind == QUERY:
-                    self._remember(data, at + HEADER_SIZE, at + length)
-                if self.state is not State.ACTIVE:
-                    self.enter(Event.ASKED, now)
+                    self._remember(data, at + HEADER_SIZE)
+                if self.state is not _ACTIVE:
+                    self.enter(_ASKED, now)
+            elif act == _EXTENDED:
+                self.unsynced = True
+                if self.state is not _ACTIVE:
+                    self.enter(_ASKED, now)
             elif act != _FORWARD:
                 if act == _TERMINATE:
                     self.commands.append(Command.LEAVE)
                     data = data[:at]
                     end = at
                     break
-                self._note(act, kind, data, at, now)
+                self._note(act, kind, data, at + HEADER_SIZE, now)
             if length < 4:
                 raise ProtocolViolation(f"invalid message length {length}")
             at += length + 1
@@ -219,25 +228,22 @@ class Session:
         self._client_skip = at - end
         return data
 
-    def _note(self, act: int, kind: int, data: bytes, at: int, now: float) -> None:
-        """A message that is neither a request of its own nor without meaning to us."""
+    def _note(self, act: int, kind: int, data: bytes, start: int, now: float) -> None:
+        """A message that is seldom, and matters; its body begins at `start`."""
         if act == _ILLEGAL:
             raise ProtocolViolation(f"invalid frontend message type {kind}")
         if act == _COPY_END:
             self._copy_over()
             return
         self.unsynced = True
-        if kind == PARSE:
-            start = data.find(b"\0", at + HEADER_SIZE) + 1
-            self._remember(data, start or len(data), at + header(data, at)[1])
-        if self.state is not State.ACTIVE:
-            self.enter(Event.ASKED, now)
+        named = data.find(b"\0", start)
+        self._remember(data, named + 1 if named >= 0 else len(data))
+        if self.state is not _ACTIVE:
+            self.enter(_ASKED, now)
 
-    def _remember(self, data: bytes, start: int, stop: int) -> None:
-        """Keep the beginning of a statement, as far as it is in this chunk."""
-        if stop > start + STATEMENT_PREFIX:
-            stop = start + STATEMENT_PREFIX
-        self.last_request = data[start:stop]
+    def _remember(self, data: bytes, start: int) -> None:
+        """Keep the beginning of a statement; a NUL ends it, what comes after is not its own."""
+        self.last_request = data[start : start + STATEMENT_PREFIX]
         if start < len(data) and _MAY_CONCERN_DATABASES[data[start]]:
             found = _CONCERNS_DATABASE.match(self.last_request)
             if found:
@@ -351,6 +357,8 @@ class Session:
                     break
                 self._heed(kind, data[at + HEADER_SIZE : at + length + 1])
             at += length + 1
+            if at >= end:
+                break
         if at < end:
             self._server_tail = data[at:]
             data = data[:at]

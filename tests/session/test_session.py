@@ -387,7 +387,7 @@ def test_a_server_that_is_ready_out_of_turn_is_a_protocol_violation(script: str)
 
 def test_the_last_statement_is_remembered_up_to_a_bound() -> None:
     stage = idle('C> Query "SELECT 1"')
-    assert stage.session.last_request == b"SELECT 1"
+    assert stage.session.last_request.split(b"\0")[0] == b"SELECT 1"
     stage.play('C> Parse name "SELECT 2"')
     assert stage.session.last_request.startswith(b"SELECT 2\0")
     stage.play(f'C> Sync + Query "{"x" * 1000}" + Sync')
