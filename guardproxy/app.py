@@ -70,7 +70,7 @@ class Application:
 
         settings = self._loaded.settings
         self._observer = log.start(settings.log.format, settings.log.level)
-        self._log = log.Log()
+        self._log = log.Log(wants=self._observer.wants)
         _raise_descriptor_limit()
         try:
             self._service = service = GuardService(settings, self._reactor, self._log)
@@ -139,8 +139,8 @@ class Application:
             return
         self._observer.configure(loaded.settings.log.format, loaded.settings.log.level)
         self._loaded = loaded
-        changed = {key: f"{was} -> {now}" for key, was, now in changes(old, loaded.settings)}
-        self._log.info("reloaded", **changed)
+        changed = changes(old, loaded.settings)
+        self._log.info("reloaded", lambda: {key: f"{was} -> {now}" for key, was, now in changed})
 
 
 def _raise_descriptor_limit() -> None:

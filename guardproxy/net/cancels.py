@@ -36,7 +36,8 @@ class Cancels:
     def new_key(self, client: ClientLink) -> bytes:
         """A process id (never negative) and a secret of our own, as nobody else has."""
         while True:
-            key = bytes([secrets.randbelow(128)]) + secrets.token_bytes(7)
+            drawn = secrets.token_bytes(8)
+            key = bytes([drawn[0] & 0x7F]) + drawn[1:]
             if key not in self._victims:
                 self.register(client, key)
                 return key

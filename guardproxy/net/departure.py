@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -38,12 +39,9 @@ class Departure:
             # A health check knocks and goes: that is no news.
             knocked = reason is Reason.CLIENT_GONE and client.request is None
             say = self.pooler.log.debug if knocked else self.pooler.log.info
-            say(
-                "client_over",
-                reason=reason.value,
-                why=why,
-                **describe(client, self.pooler.now(), ending=True),
-            )
+            now = self.pooler.now()
+            about = partial(describe, client, now, ending=True)
+            say("client_over", about, reason=reason.value, why=why)
         if client.ticket is not None:
             self._withdraw_all(client.ticket)
             client.ticket = None

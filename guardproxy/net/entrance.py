@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -32,12 +33,20 @@ class Entrance:
         self.logins = Logins(pooler)
         self.door: Door[ClientLink] = Door(pooler.settings.limits.max_client_connections)
         self._rule_doors: dict[int, Door[ClientLink]] = {}
+        self._houses: dict[bool, House] = {}
 
     @property
     def settings(self) -> Settings:
         return self.pooler.settings
 
     def house(self, private: bool) -> House:
+        """The rules for who comes in; the same until the settings change."""
+        house = self._houses.get(private)
+        if house is None:
+            house = self._houses[private] = self._house(private)
+        return house
+
+    def _house(self, private: bool) -> House:
         listen = self.settings.listen.tls.mode
         return House(
             method=self.settings.auth.method,
@@ -100,6 +109,7 @@ class Entrance:
     def take(self, settings: Settings) -> None:
         """New limits at the doors."""
         self.logins.forget_verifiers()
+        self._houses.clear()
         self.door.limit = settings.limits.max_client_connections
         for rule, door in self._rule_doors.items():
             overrides = settings.overrides[rule : rule + 1]
@@ -145,11 +155,9 @@ class Entrance:
         session.application_name = known.get("application_name", "")
         session.enter(Event.LOGGED_IN, self.pooler.now())
         key = self.pooler.cancels.new_key(client)
-        welcome = [messages.authentication(conversations.OK)]
-        welcome += [messages.parameter_status(name, value) for name, value in known.items()]
-        welcome += [messages.backend_key_data(key), messages.ready_for_query(messages.IDLE)]
         self._logged_in(client)
-        client.begin(session, b"".join(welcome))
+        welcome = _welcome(tuple(known.items())) + messages.backend_key_data(key)
+        client.begin(session, welcome + messages.ready_for_query(messages.IDLE))
 
     def _begin_passthrough(self, client: ClientLink, request: Request) -> None:
         session = Session(request.parameters, self.pooler.now(), passthrough=True)
@@ -164,4 +172,11 @@ class Entrance:
 
     def _logged_in(self, client: ClientLink) -> None:
         self.pooler.totals.logins += 1
-        self.pooler.log.info("client_login", **describe(client, self.pooler.now()))
+        self.pooler.log.info("client_login", partial(describe, client, self.pooler.now()))
+
+
+@lru_cache(maxsize=256)
+def _welcome(parameters: tuple[tuple[str, str], ...]) -> bytes:
+    """AuthenticationOk and the ParameterStatus messages: the same for most clients."""
+    said = [messages.parameter_status(name, value) for name, value in parameters]
+    return messages.authentication(conversations.OK) + b"".join(said)

@@ -21,30 +21,46 @@ _LEVELS["error"] = LogLevel.error
 _WORDS = {level: word.upper() for word, level in _LEVELS.items()} | {LogLevel.critical: "ERROR"}
 
 
-class Log:
-    """Says what happens. Fields are plain values; a field that is None or empty is left out."""
+About = Callable[[], dict[str, object]]
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+
+class Log:
+    """Says what happens. Fields are plain values; a field that is None or empty is left out.
+
+    Fields that cost something to find are given as `about`, and asked for only if the line is
+    written: at thousands of logins a second most are not.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        wants: Callable[[Any], bool] = lambda level: True,
+    ) -> None:
         self._logger = Logger(namespace="guardproxy")
         self._now = now
+        self._wants = wants
         self._seen: dict[str, tuple[float, int]] = {}
 
-    def debug(self, event: str, **fields: object) -> None:
-        self._say(LogLevel.debug, event, fields)
+    def debug(self, event: str, about: About | None = None, **fields: object) -> None:
+        self._say(LogLevel.debug, event, about, fields)
 
-    def info(self, event: str, **fields: object) -> None:
-        self._say(LogLevel.info, event, fields)
+    def info(self, event: str, about: About | None = None, **fields: object) -> None:
+        self._say(LogLevel.info, event, about, fields)
 
-    def warning(self, event: str, **fields: object) -> None:
-        self._say(LogLevel.warn, event, fields)
+    def warning(self, event: str, about: About | None = None, **fields: object) -> None:
+        self._say(LogLevel.warn, event, about, fields)
 
-    def error(self, event: str, **fields: object) -> None:
-        self._say(LogLevel.error, event, fields)
+    def error(self, event: str, about: About | None = None, **fields: object) -> None:
+        self._say(LogLevel.error, event, about, fields)
 
-    def _say(self, level: Any, event: str, fields: dict[str, object]) -> None:
+    def _say(self, level: Any, event: str, about: About | None, fields: dict[str, object]) -> None:
+        if not self._wants(level):
+            return
         suppressed = self._suppressed(event)
         if suppressed is None:
             return
+        if about is not None:
+            fields |= about()
         if suppressed:
             fields["suppressed"] = suppressed
         self._logger.emit(level, None, event=event, fields=fields)
@@ -71,8 +87,11 @@ class LineObserver:
         self._format = as_json if form == "json" else as_text
         self._level = _LEVELS[level]
 
+    def wants(self, level: Any) -> bool:
+        return bool(level >= self._level)
+
     def __call__(self, event: Any) -> None:
-        if event["log_level"] < self._level:
+        if not self.wants(event["log_level"]):
             return
         self._out.write(self._format(event) + "\n")
         self._out.flush()

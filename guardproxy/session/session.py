@@ -477,8 +477,11 @@ class Session:
 
 def differing(wanted: Mapping[str, str], pristine: Mapping[str, str]) -> list[tuple[str, str]]:
     """Which of a client's startup parameters a server does not have already."""
-    known = {name.lower(): value for name, value in pristine.items()}
-    return [(name, value) for name, value in wanted.items() if known.get(name.lower()) != value]
+    different = [pair for pair in wanted.items() if pristine.get(pair[0]) != pair[1]]
+    if not different:
+        return different
+    known = {name.lower(): value for name, value in pristine.items()}  # names know no case
+    return [(name, value) for name, value in different if known.get(name.lower()) != value]
 
 
 def _whole_message(backlog: bytes) -> bool:

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 
 from guardproxy.errors import Reason
 from guardproxy.net.client import ClientLink
-from guardproxy.net.log import Log
+from guardproxy.net.log import About, Log
 from guardproxy.net.service import GuardService
 from guardproxy.net.upstream import Upstream
 from guardproxy.pool.pool import Population
@@ -35,8 +35,8 @@ class Spoken(Log):
         super().__init__(lambda: 0.0)
         self.lines: list[tuple[str, dict[str, object]]] = []
 
-    def _say(self, level: Any, event: str, fields: dict[str, object]) -> None:
-        self.lines.append((event, fields))
+    def _say(self, level: Any, event: str, about: About | None, fields: dict[str, object]) -> None:
+        self.lines.append((event, fields | (about() if about else {})))
 
     def of(self, event: str) -> list[dict[str, object]]:
         return [fields for name, fields in self.lines if name == event]
