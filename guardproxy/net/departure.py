@@ -73,7 +73,7 @@ class Departure:
             return
         self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not parting.owed)
         limit = None if polite else self._clean_timer(link)
-        settled = link.converse(conversations.settle(parting), parting.skip)
+        settled = link.converse(conversations.settle(parting), parting.skip, conversations.SETTLES)
         link.hear(parting.tail)
         settled.addCallback(self._settled, link)
         self._until_clean(settled, link, limit)

@@ -88,10 +88,16 @@ class ServerLink(Caller):
 
     # -- conversations of ours --------------------------------------------------------------------
 
-    def converse(self, talk: Generator[bytes, Message, Any], skip: int = 0) -> Deferred[Any]:
-        """Hold a conversation; fires with what it returns, or fails with its GuardError."""
+    def converse(
+        self, talk: Generator[bytes, Message, Any], skip: int = 0, dull: bytes | None = None
+    ) -> Deferred[Any]:
+        """Hold a conversation; fires with what it returns, or fails with its GuardError.
+
+        `skip` and `dull` are for Frames: what need not be heard.
+        """
         if skip:
             self._frames = Frames(skip)
+        self._frames.dull = dull
         self._talk = talk
         done: Deferred[Any] = Deferred()
         self._talked = done
