@@ -138,6 +138,34 @@ def test_in_copy_from_stdin(stage: Stage, politely: bool) -> None:
     assert stage.populations() == {"idle": 1}
 
 
+@both_ways
+def test_a_server_that_falls_silent_while_it_is_cleaned_is_closed(
+    stages: Stages, politely: bool
+) -> None:
+    stage = stages(timeouts=Timeouts(cancel_wait_timeout=10.0))
+    client = stage.holder()
+    stage.postgres.backend().deaf = True
+    leave(client, politely)
+    stage.wait(9.0)
+    assert stage.populations() == {"cleaning": 1}
+    stage.wait(6.5)
+    assert stage.populations() == {}
+    assert stage.pooler.totals.endings[Reason.DIRTY] == 1
+
+
+def test_patience_is_for_the_query_and_not_for_the_cleaning(stages: Stages) -> None:
+    stage = stages(timeouts=Timeouts(cancel_wait_timeout=10.0))
+    client = stage.holder("SLEEP")
+    (backend,) = stage.postgres.live
+    client.leave()
+    stage.wait(100.0)
+    backend.finish()
+    backend.deaf = True
+    stage.run()
+    stage.wait(16.0)
+    assert stage.populations() == {}
+
+
 def test_in_the_middle_of_a_message_the_server_is_closed(stage: Stage) -> None:
     """It waits for the rest: nobody else can say anything to it."""
     client = stage.holder().send(messages.query("INSERT a long story")[:12])
