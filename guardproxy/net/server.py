@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from guardproxy.errors import GuardError, ProtocolViolation, Reason, ServerLost
 from guardproxy.net.streams import Timer
 from guardproxy.net.upstream import Caller
+from guardproxy.pool.pool import Population
 from guardproxy.session.conversations import Message
 from guardproxy.session.session import Session
 from guardproxy.wire import messages
@@ -36,6 +37,7 @@ class ServerLink(Caller):
         self.session: Session | None = None
         self.cancel_key = b""
         self.lost = False
+        self.abandoned = False  # while it was being opened
         self.opening: Deferred[Any] | None = None
         self.abort_timer: Timer | None = None
         self.first_message: Message | None = None  # passthrough: PostgreSQL's, for the client
@@ -113,6 +115,8 @@ class ServerLink(Caller):
         if self.answer is not None:
             super().dataReceived(data)
             return
+        if self.server.population is Population.CLOSING:
+            return  # what was on its way when we had done with it
         self._frames.feed(data)
         try:
             for message in self._frames:
