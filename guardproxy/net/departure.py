@@ -69,15 +69,20 @@ class Departure:
             return
         if session.owed and not polite:
             self.pooler.cancels.send(link)
-        if parting is None or link.server.pool.private:
-            private = link.server.pool.private
+        private = link.server.pool.private
+        patient = polite and parting is not None and parting.owed > 0
+        if parting is None or (private and not patient):
             self.pooler.close_server(link, Reason.CLIENT_ENDED if private else Reason.DIRTY)
             return
-        self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not parting.owed)
-        patient = polite and parting.owed > 0  # its query may finish, as with PostgreSQL itself
+        # The query of who left politely may finish, as with PostgreSQL itself: it hears Terminate
+        # only then, and counts the session until then.
         limit = None if patient else self._clean_timer(link)
+        self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not parting.owed)
         settled = link.converse(conversations.settle(parting), parting.skip, conversations.SETTLES)
         link.hear(parting.tail)
+        if private:
+            settled.addBoth(lambda _: self.pooler.close_server(link, Reason.CLIENT_ENDED))
+            return
         settled.addCallback(self._settled, link, patient)
         self._until_clean(settled, link, limit)
 

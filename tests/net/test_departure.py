@@ -89,6 +89,35 @@ def test_politely_during_a_query_it_may_finish(stage: Stage) -> None:
     assert stage.populations() == {"idle": 1}
 
 
+def test_in_passthrough_too_and_the_slot_is_taken_until_then(stages: Stages) -> None:
+    """PostgreSQL counts the session until the query is done."""
+    stage = stages(pool=Pool(mode="passthrough"))
+    client = stage.connect().log_in().query("SLEEP")
+    (backend,) = stage.postgres.live
+    client.leave()
+    stage.wait(100.0)
+    assert stage.populations() == {"cleaning": 1}
+    backend.finish()
+    stage.run()
+    assert stage.populations() == {}
+    assert stage.pooler.totals.endings[Reason.CLIENT_ENDED] == 1
+
+
+def test_in_passthrough_what_was_on_its_way_is_ignored(stages: Stages) -> None:
+    """Rows of a query whose client has gone."""
+    stage = stages(pool=Pool(mode="passthrough"))
+    client = stage.connect().log_in().query("SLEEP")
+    (backend,) = stage.postgres.live
+    backend.deaf = True
+    client.hang_up()
+    assert stage.populations() == {"closing": 1}
+    for _ in range(3):
+        backend.wire.send(message(messages.DATA_ROW, b"row"))
+    assert stage.log.of("server_misbehaved") == []
+    stage.wait(5.5)
+    assert stage.populations() == {}
+
+
 def test_nobody_gets_the_server_before_the_cancel_has_arrived(stages: Stages) -> None:
     """Else it would hit the next client's query."""
     stage = stages(pool=Pool(max_server_connections=1))
