@@ -78,12 +78,16 @@ class Application:
         except OSError as error:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
-        self._hear_signals()
+        self._loop.call_soon(self._ready, service)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
-        self._reactor.callWhenRunning(self._announce, service)  # from then on signals are heard
         self._reactor.run(installSignalHandlers=False)
         return self._exit
+
+    def _ready(self, service: GuardService) -> None:
+        """Only now: a signal uvloop gets before it runs is lost, and one line invites them."""
+        self._hear_signals()
+        self._announce(service)
 
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
@@ -139,8 +143,8 @@ class Application:
             return
         self._observer.configure(loaded.settings.log.format, loaded.settings.log.level)
         self._loaded = loaded
-        changed = changes(old, loaded.settings)
-        self._log.info("reloaded", lambda: {key: f"{was} -> {now}" for key, was, now in changed})
+        changed = [f"{key}: {was} -> {now}" for key, was, now in changes(old, loaded.settings)]
+        self._log.info("reloaded", what="; ".join(changed))
 
 
 def _raise_descriptor_limit() -> None:

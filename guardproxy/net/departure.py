@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from guardproxy.net.pooler import ClientTicket, Pooler
     from guardproxy.net.server import ServerLink
     from guardproxy.net.streams import Timer
+
+T = TypeVar("T")
 
 
 class Departure:
@@ -68,20 +70,30 @@ class Departure:
             return
         if session.owed and not polite:
             self.pooler.cancels.send(link)
-        if parting is None or link.server.pool.private:
-            private = link.server.pool.private
+        private = link.server.pool.private
+        patient = polite and parting is not None and parting.owed > 0
+        if parting is None or (private and not patient):
             self.pooler.close_server(link, Reason.CLIENT_ENDED if private else Reason.DIRTY)
             return
+        # The query of who left politely may finish, as with PostgreSQL itself: it hears Terminate
+        # only then, and counts the session until then.
+        limit = None if patient else self._clean_timer(link)
         self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not parting.owed)
-        limit = None if polite else self._clean_timer(link)
-        settled = link.converse(conversations.settle(parting), parting.skip)
+        settled = link.converse(conversations.settle(parting), parting.skip, conversations.SETTLES)
         link.hear(parting.tail)
-        settled.addCallback(self._settled, link)
+        if private:
+            settled.addBoth(lambda _: self.pooler.close_server(link, Reason.CLIENT_ENDED))
+            return
+        settled.addCallback(self._settled, link, patient)
         self._until_clean(settled, link, limit)
 
-    def _settled(self, in_transaction: bool, link: ServerLink) -> Deferred[None]:
+    def _settled(self, in_transaction: bool, link: ServerLink, patient: bool) -> Deferred[None]:
         free = link.uncancelled()
-        return free.addCallback(lambda _: link.converse(conversations.reset(in_transaction)))
+        clean = free.addCallback(lambda _: link.converse(conversations.reset(in_transaction)))
+        if patient:  # until now; what is said from here on is ours, and answered at once
+            timer = self._clean_timer(link)
+            clean.addBoth(_and_cancel, timer)
+        return clean
 
     def clean_up(self, link: ServerLink) -> None:
         """An errand has used this server."""
@@ -96,8 +108,8 @@ class Departure:
 
     def _until_clean(self, cleaned: Deferred[None], link: ServerLink, timer: Timer | None) -> None:
         def done(result: object) -> None:
-            if timer is not None and timer.active():
-                timer.cancel()
+            if timer is not None:
+                _and_cancel(result, timer)
             if link.lost or link.server.population is not Population.CLEANING:
                 return
             if isinstance(result, Failure):
@@ -111,6 +123,12 @@ class Departure:
                 )
 
         cleaned.addBoth(done)
+
+
+def _and_cancel(result: T, timer: Timer) -> T:
+    if timer.active():
+        timer.cancel()
+    return result
 
 
 def _counts(session: Session) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,8 @@ class Opener:
 
     def abandon(self, link: ServerLink) -> None:
         """Nobody wants it any more."""
-        link.abandoned = True
         if link.opening is not None:
+            link.abandoned = True
             link.opening.cancel()
 
     async def _open(self, link: ServerLink, encrypt: bool) -> Any:
@@ -156,7 +157,7 @@ class Opener:
         """The failure as an error for people, and whether trying again may help."""
         error = failure.value
         where = f"PostgreSQL at {self.pooler.upstream}"
-        if isinstance(error, CancelledError):
+        if isinstance(error, CancelledError | asyncio.CancelledError):  # the loop's own is another
             timeout = self.pooler.settings.upstream.connect_timeout
             return UpstreamUnavailable(f"{where} did not answer within {timeout:g} s"), True
         if isinstance(error, ssl.SSLError):

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from guardproxy.errors import GuardError, ProtocolViolation, Reason, ServerLost
 from guardproxy.net.streams import Timer
 from guardproxy.net.upstream import Caller
+from guardproxy.pool.pool import Population
 from guardproxy.session.conversations import Message
 from guardproxy.session.session import Session
 from guardproxy.wire import messages
@@ -36,8 +37,8 @@ class ServerLink(Caller):
         self.session: Session | None = None
         self.cancel_key = b""
         self.lost = False
+        self.abandoned = False  # while it was being opened
         self.opening: Deferred[Any] | None = None
-        self.abandoned = False  # while it was opening
         self.abort_timer: Timer | None = None
         self.first_message: Message | None = None  # passthrough: PostgreSQL's, for the client
         self._frames = Frames()
@@ -89,10 +90,16 @@ class ServerLink(Caller):
 
     # -- conversations of ours --------------------------------------------------------------------
 
-    def converse(self, talk: Generator[bytes, Message, Any], skip: int = 0) -> Deferred[Any]:
-        """Hold a conversation; fires with what it returns, or fails with its GuardError."""
+    def converse(
+        self, talk: Generator[bytes, Message, Any], skip: int = 0, dull: bytes | None = None
+    ) -> Deferred[Any]:
+        """Hold a conversation; fires with what it returns, or fails with its GuardError.
+
+        `skip` and `dull` are for Frames: what need not be heard.
+        """
         if skip:
             self._frames = Frames(skip)
+        self._frames.dull = dull
         self._talk = talk
         done: Deferred[Any] = Deferred()
         self._talked = done
@@ -108,6 +115,8 @@ class ServerLink(Caller):
         if self.answer is not None:
             super().dataReceived(data)
             return
+        if self.server.population is Population.CLOSING:
+            return  # what was on its way when we had done with it
         self._frames.feed(data)
         try:
             for message in self._frames:

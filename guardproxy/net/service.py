@@ -157,7 +157,10 @@ class GuardService(Service):
                 client.end(_shutting_down())
         if not pooler.clients:
             for link in list(pooler.links.values()):
-                pooler.close_server(link, Reason.SHUTDOWN)
+                if link.server.population is Population.OPENING:
+                    pooler.opener.abandon(link)  # nobody is left to want it
+                else:
+                    pooler.close_server(link, Reason.SHUTDOWN)
             if not pooler.links:
                 self._stopped(clean=True)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from guardproxy.errors import CannotLogIn, GuardError, ProtocolViolation, Reason
 from guardproxy.session.session import SET_CONFIG, Parting
 from guardproxy.wire import messages, scram
+from guardproxy.wire.frames import stops
 from guardproxy.wire.messages import (
     AUTHENTICATION,
     BACKEND_KEY_DATA,
@@ -29,6 +30,10 @@ Message = tuple[int, bytes]
 
 # The codes of Authentication messages.
 OK, CLEARTEXT, MD5, SASL, SASL_CONTINUE, SASL_FINAL = 0, 3, 5, 10, 11, 12
+
+SETTLES = stops(bytes([READY_FOR_QUERY, COPY_IN]))
+"""What `settle` must hear. The rest is a client's that left: perhaps millions of rows on their way
+while the cancel is, and each one looked at as a message of its own would keep everybody waiting."""
 
 
 class Dirty(GuardError):

@@ -24,7 +24,7 @@ def stops(kinds: bytes) -> bytes:
     return bytes(kind in kinds for kind in range(256))
 
 
-def skim(data: bytes, at: int, end: int, table: bytes) -> int:
+def skim(data: bytes | bytearray, at: int, end: int, table: bytes) -> int:
     """Step over whole headers from `at`; return where a frame stops the walk or the data ends.
 
     The result may lie beyond `end`: so many bytes of the last body are still to come. Fewer than
@@ -41,15 +41,17 @@ def skim(data: bytes, at: int, end: int, table: bytes) -> int:
 class Frames:
     """Whole messages out of chunks, for the linear conversations (login, reset, look-up).
 
-    `skip` bytes belong to the body of a message that nobody wants any more.
+    `skip` bytes belong to the body of a message that nobody wants any more. While `dull` is set, a
+    table for `skim`, messages where it does not stop are stepped over, however long they are.
     """
 
-    __slots__ = ("_buffer", "_limit", "_skip")
+    __slots__ = ("_buffer", "_limit", "_skip", "dull")
 
     def __init__(self, skip: int = 0, limit: int = MAX_CONVERSATION_MESSAGE) -> None:
         self._buffer = bytearray()
         self._skip = skip
         self._limit = limit
+        self.dull: bytes | None = None
 
     def feed(self, data: bytes) -> None:
         """Take a chunk; bytes to be skipped never reach the buffer."""
@@ -64,7 +66,7 @@ class Frames:
 
         Raises ProtocolViolation for an impossible length, or one over the limit.
         """
-        while len(self._buffer) >= HEADER_SIZE:
+        while self._step_over_dull() >= HEADER_SIZE:
             kind, length = header(self._buffer)
             if not 4 <= length <= self._limit:
                 raise ProtocolViolation(f"invalid message length {length} for type {chr(kind)!r}")
@@ -73,6 +75,15 @@ class Frames:
             body = bytes(self._buffer[HEADER_SIZE : length + 1])
             del self._buffer[: length + 1]
             yield kind, body
+
+    def _step_over_dull(self) -> int:
+        """Drop what nobody wants from the front of the buffer; return how much is left in it."""
+        buffered = len(self._buffer)
+        if self.dull is not None and buffered >= HEADER_SIZE:
+            at = skim(self._buffer, 0, buffered, self.dull)
+            self._skip = max(at - buffered, 0)
+            del self._buffer[:at]
+        return len(self._buffer)
 
     def rest(self) -> bytes:
         """Take what has not been read."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -40,7 +40,17 @@ class Guard(Place):
 
     living: "set[Guard]" = set()
 
-    def __init__(self, upstream: Place, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        upstream: Place,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        # A command that becomes the guard, and variables of its environment.
+        self.prefix = prefix
+        self.environment = environment or {}
         self.folder = Path(tempfile.mkdtemp(prefix="guardproxy-run-"))
         self.config = self.folder / "guardproxy.yaml"
         base: dict[str, Any] = {
@@ -135,13 +145,15 @@ class Guard(Place):
         finally:
             self._remove()
 
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "guardproxy", "run", "--config", str(self.config)]
+
     def _popen(self) -> "subprocess.Popen[str]":
         own = ("PG", "GUARDPROXY_")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
-        environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "guardproxy", "run", "--config", str(self.config)]
+        environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **self.environment}
         return subprocess.Popen(
-            command,
+            [*self.prefix, *self.command()],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,

@@ -89,6 +89,35 @@ def test_politely_during_a_query_it_may_finish(stage: Stage) -> None:
     assert stage.populations() == {"idle": 1}
 
 
+def test_in_passthrough_too_and_the_slot_is_taken_until_then(stages: Stages) -> None:
+    """PostgreSQL counts the session until the query is done."""
+    stage = stages(pool=Pool(mode="passthrough"))
+    client = stage.connect().log_in().query("SLEEP")
+    (backend,) = stage.postgres.live
+    client.leave()
+    stage.wait(100.0)
+    assert stage.populations() == {"cleaning": 1}
+    backend.finish()
+    stage.run()
+    assert stage.populations() == {}
+    assert stage.pooler.totals.endings[Reason.CLIENT_ENDED] == 1
+
+
+def test_in_passthrough_what_was_on_its_way_is_ignored(stages: Stages) -> None:
+    """Rows of a query whose client has gone."""
+    stage = stages(pool=Pool(mode="passthrough"))
+    client = stage.connect().log_in().query("SLEEP")
+    (backend,) = stage.postgres.live
+    backend.deaf = True
+    client.hang_up()
+    assert stage.populations() == {"closing": 1}
+    for _ in range(3):
+        backend.wire.send(message(messages.DATA_ROW, b"row"))
+    assert stage.log.of("server_misbehaved") == []
+    stage.wait(5.5)
+    assert stage.populations() == {}
+
+
 def test_nobody_gets_the_server_before_the_cancel_has_arrived(stages: Stages) -> None:
     """Else it would hit the next client's query."""
     stage = stages(pool=Pool(max_server_connections=1))
@@ -136,6 +165,34 @@ def test_in_copy_from_stdin(stage: Stage, politely: bool) -> None:
     (backend,) = stage.postgres.live
     assert backend.queries[-1] == "DISCARD ALL"
     assert stage.populations() == {"idle": 1}
+
+
+@both_ways
+def test_a_server_that_falls_silent_while_it_is_cleaned_is_closed(
+    stages: Stages, politely: bool
+) -> None:
+    stage = stages(timeouts=Timeouts(cancel_wait_timeout=10.0))
+    client = stage.holder()
+    stage.postgres.backend().deaf = True
+    leave(client, politely)
+    stage.wait(9.0)
+    assert stage.populations() == {"cleaning": 1}
+    stage.wait(6.5)
+    assert stage.populations() == {}
+    assert stage.pooler.totals.endings[Reason.DIRTY] == 1
+
+
+def test_patience_is_for_the_query_and_not_for_the_cleaning(stages: Stages) -> None:
+    stage = stages(timeouts=Timeouts(cancel_wait_timeout=10.0))
+    client = stage.holder("SLEEP")
+    (backend,) = stage.postgres.live
+    client.leave()
+    stage.wait(100.0)
+    backend.finish()
+    backend.deaf = True
+    stage.run()
+    stage.wait(16.0)
+    assert stage.populations() == {}
 
 
 def test_in_the_middle_of_a_message_the_server_is_closed(stage: Stage) -> None:

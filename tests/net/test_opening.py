@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from guardproxy.errors import Reason
 from guardproxy.settings import Auth, Pool, Secret, Upstream, UpstreamTls, User
@@ -167,3 +169,31 @@ def test_a_fault_of_ours_is_logged_and_told(stage: Stage, monkeypatch: pytest.Mo
     assert client.refusal()["C"] == "XX000"
     assert stage.log.of("fault")
     stage.log.lines.clear()
+
+
+def test_a_connect_the_loop_gives_up_is_no_fault_of_ours(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A future that is cancelled fails with asyncio's CancelledError, which is not Twisted's."""
+
+    async def dial(upstream: object, caller: object, encrypt: bool | None = None) -> None:
+        await Deferred(lambda waiting: waiting.errback(asyncio.CancelledError()))
+
+    stage = stages(upstream=Upstream(connect_timeout=1.0))
+    monkeypatch.setattr("guardproxy.net.upstream.Upstream.dial", dial)
+    client = stage.connect().log_in()
+    stage.wait(1.5)
+    assert client.ended is None
+    (line,) = stage.log.of("server_open_failed")
+    assert (line["retry"], "did not answer" in str(line["why"])) == (True, True)
+
+
+def test_a_connect_nobody_wants_any_more_says_nothing_about_postgres(stages: Stages) -> None:
+    stage = stages(pool=Pool(mode="passthrough"))
+    stage.postgres.silent = True
+    client = stage.connect().log_in()
+    client.hang_up()
+    stage.wait(1.5)
+    assert stage.populations() == {}
+    assert stage.log.of("server_open_failed") == []
+    assert stage.pooler.failures == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from guardproxy.errors import Reason
 from guardproxy.settings import (
@@ -105,6 +106,28 @@ def test_without_patience_everybody_is_cut_at_once(stages: Stages) -> None:
     stage = stages(timeouts=Timeouts(shutdown_timeout=0.0))
     stage.holder("SLEEP")
     assert drain(stage) == [False]
+
+
+def test_a_server_nobody_wants_any_more_is_not_waited_for(stage: Stage) -> None:
+    """PostgreSQL does not answer, and who asked has been sent home."""
+    stage.postgres.silent = True
+    client = stage.connect().log_in()
+    assert stage.populations() == {"opening": 1}
+    over = drain(stage)
+    assert client.ended is Reason.SHUTDOWN
+    stage.wait(1.5)
+    assert over == [True]
+
+
+def test_not_even_if_it_is_not_connected_yet(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(upstream: object, caller: object, encrypt: bool | None = None) -> None:
+        await Deferred()
+
+    monkeypatch.setattr("guardproxy.net.upstream.Upstream.dial", never)
+    stage.connect().log_in()
+    over = drain(stage)
+    stage.wait(0.1)
+    assert over == [True]
 
 
 # -- reload ----------------------------------------------------------------------------------------

@@ -97,3 +97,21 @@ def test_skim_ends_at_a_stop_at_a_cut_header_or_beyond_the_end(
 def test_skim_stops_at_an_impossible_length() -> None:
     data = message(ord("D"), b"row") + b"D\0\0\0\3" + bytes(10)
     assert skim(data, 0, len(data), stops(b"Z")) == 8
+
+
+@given(st.lists(st.sampled_from([b"DDDD", b"D", b"Z", b"C"]), max_size=8), st.data())
+def test_what_nobody_wants_is_stepped_over_in_any_chunking(
+    kinds: list[bytes], data: st.DataObject
+) -> None:
+    """However long it is: its body is never kept."""
+    sent = b"".join(message(kind[0], bytes(len(kind) * 40)) for kind in kinds)
+    frames = Frames(limit=100)
+    frames.dull = stops(b"Z")
+    seen = []
+    while sent:
+        step = data.draw(st.integers(1, len(sent)))
+        frames.feed(sent[:step])
+        sent = sent[step:]
+        seen += [kind for kind, _ in frames]
+    assert bytes(seen) == b"Z" * kinds.count(b"Z")
+    assert len(frames) == 0
