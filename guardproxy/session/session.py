@@ -13,11 +13,11 @@ Sync, and the last ReadyForQuery said so.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
+from guardproxy.session.statement import database_in_question
 from guardproxy.session.states import READY, Event, State, after
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Frames, header, skim, stops
@@ -61,15 +61,6 @@ _PASSTHROUGH = _client_table(_FORWARD)  # PostgreSQL itself answers for what we 
 _SERVER_STOPS = stops(bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS]))
 _MAY_CONCERN_DATABASES = stops(b"CcDdAa/-( \t\r\n")
 _FIRST_BYTES_MATTER = 4096  # of an ErrorResponse or ParameterStatus; longer ones just pass
-
-_CONCERNS_DATABASE = re.compile(
-    rb"""(?isx) \s* (?: /\*.*?\*/ \s* | --[^\n]*\n \s* )*
-    (?: DROP \s+ DATABASE \s+ (?: IF \s+ EXISTS \s+ )?
-      | ALTER \s+ DATABASE \s+
-      | CREATE \s+ DATABASE \s+ (?: "(?:[^"]|"")+" | [\w$\x80-\xff]+ )
-        .*? \b TEMPLATE \b \s* =? \s* )
-    ( "(?:[^"]|"")+" | [\w$\x80-\xff]+ )"""
-)
 
 # An enum's members are slow to look up (CPython 3.11), and these two are looked up for each chunk.
 _ACTIVE = State.ACTIVE
@@ -245,9 +236,9 @@ class Session:
         """Keep the beginning of a statement; a NUL ends it, what comes after is not its own."""
         self.last_request = data[start : start + STATEMENT_PREFIX]
         if start < len(data) and _MAY_CONCERN_DATABASES[data[start]]:
-            found = _CONCERNS_DATABASE.match(self.last_request)
-            if found:
-                self.commands.append(Evacuate(_unquoted(found[1])))
+            database = database_in_question(self.last_request)
+            if database is not None:
+                self.commands.append(Evacuate(database))
 
     def _keep(self, data: bytes, now: float) -> bytes:
         """No server yet. Ask for one as soon as there is a whole message for it.
@@ -489,9 +480,3 @@ def _whole_message(backlog: bytes) -> bool:
         return False
     length: int = header(backlog)[1]
     return len(backlog) > min(length, BACKLOG_LIMIT - 1)
-
-
-def _unquoted(name: bytes) -> str:
-    """An SQL identifier's own spelling: quoted as it is, else folded to lower case."""
-    plain = name[1:-1].replace(b'""', b'"') if name[:1] == b'"' else name.lower()
-    return plain.decode(errors="replace")

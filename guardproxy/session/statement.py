@@ -1,4 +1,4 @@
-"""Sans-I/O: a statement as people may see it: literals stripped, cut, on one line.
+"""Sans-I/O: what can be told from a statement's text, for people and for us.
 
 What a statement is about is in its words; what it is about *for whom* is in its literals, and they
 have no business in a log (pg_stat_statements strips them too). Comments go as well.
@@ -44,3 +44,24 @@ def _shown(token: re.Match[str]) -> str:
 
 
 _ONE_LINE = re.compile(r"\s")
+
+_CONCERNS_DATABASE = re.compile(
+    rb"""(?isx) \s* (?: /\*.*?\*/ \s* | --[^\n]*\n \s* )*
+    (?: DROP \s+ DATABASE \s+ (?: IF \s+ EXISTS \s+ )?
+      | ALTER \s+ DATABASE \s+
+      | CREATE \s+ DATABASE \s+ (?: "(?:[^"]|"")+" | [\w$\x80-\xff]+ )
+        .*? \b TEMPLATE \b \s* =? \s* )
+    ( "(?:[^"]|"")+" | [\w$\x80-\xff]+ )"""
+)
+
+
+def database_in_question(text: bytes) -> str | None:
+    """The database this statement drops, alters or copies: it must be empty for that."""
+    found = _CONCERNS_DATABASE.match(text)
+    return _unquoted(found[1]) if found else None
+
+
+def _unquoted(name: bytes) -> str:
+    """An SQL identifier's own spelling: quoted as it is, else folded to lower case."""
+    plain = name[1:-1].replace(b'""', b'"') if name[:1] == b'"' else name.lower()
+    return plain.decode(errors="replace")
