@@ -232,6 +232,8 @@ class Pooler:
             if session.farewell:  # PostgreSQL has said why
                 client.close(Reason.SERVER_LOST, "PostgreSQL ended the session")
             else:
+                if session.owed:  # perhaps only the link is lost, and the query runs on
+                    self.cancels.send(link)
                 client.end(
                     ServerLost(
                         f"PostgreSQL at {self.upstream} closed the connection "

@@ -309,6 +309,11 @@ class Session:
 
     # -- from the server --------------------------------------------------------------------------
 
+    @property
+    def mid_reply(self) -> bool:
+        """Whether the client has a part of a message, and would take a word of ours for the rest."""
+        return self._server_skip > 0
+
     def server_sent(self, data: bytes, now: float) -> bytes:  # noqa: C901 a call would cost
         """A chunk from the server; returns what the client gets now."""
         if self._detour:

@@ -133,3 +133,13 @@ def test_in_passthrough_the_key_is_postgres_own(stages: Stages) -> None:
     client = stage.holder("SLEEP")
     cancel(stage, stage.postgres.live[0].key)
     assert client.hear() == ["E 57014", "Z I"]
+
+
+def test_when_a_link_is_lost_what_ran_on_it_is_cancelled(stage: Stage) -> None:
+    """PostgreSQL may not have noticed, and counts the session until the query is done."""
+    client = stage.holder("SLEEP")
+    (backend,) = stage.postgres.live
+    backend.wire.cut()
+    stage.run()
+    assert client.ended is Reason.SERVER_LOST
+    assert stage.postgres.cancels == [backend.key]

@@ -224,3 +224,15 @@ def test_hanging_up_at_any_point_of_a_login_leaves_nothing(stage: Stage) -> None
         client.hang_up()
         assert client.ended is Reason.CLIENT_GONE
     assert not stage.pooler.clients
+
+
+def test_a_word_of_ours_is_never_put_into_the_middle_of_a_row(stage: Stage) -> None:
+    """The client would take it for the row's rest."""
+    client = stage.holder("SLEEP")
+    (backend,) = stage.postgres.live
+    part = messages.message(messages.DATA_ROW, bytes(500))[:100]
+    backend.wire.send(part)
+    backend.die()
+    stage.run()
+    assert client.ended is Reason.SERVER_LOST
+    assert client.wire.taken() == part
