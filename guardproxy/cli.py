@@ -55,6 +55,7 @@ Exit codes:
   0  the guarded run had no failure and never passed the cap
   1  it had one, or the demo's packages are missing
   2  the command line is wrong
+  130  interrupted (Ctrl-C); nothing is left behind
 """
 
 
