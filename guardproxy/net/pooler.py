@@ -148,10 +148,14 @@ class Pooler:
         assert session is not None
         client.ticket = None
         client.stop_waiting()
-        if link.first_message is not None:
-            request = session.lease_passthrough(self.now())
-        else:
-            request = session.lease(link.server.parameters, self.now())
+        try:
+            if link.first_message is not None:
+                request = session.lease_passthrough(self.now())
+            else:
+                request = session.lease(link.server.parameters, self.now())
+        except GuardError as error:  # in what it said while it waited
+            client.end(error)
+            return False
         link.lend(client, session)
         client.paused = False
         client.transport.resumeProducing()

@@ -311,7 +311,7 @@ class Session:
 
     @property
     def mid_reply(self) -> bool:
-        """Whether the client has part of a message, and would take a word of ours for its rest."""
+        """Whether the client has a part of a message: it would take our word for the rest."""
         return self._server_skip > 0
 
     def server_sent(self, data: bytes, now: float) -> bytes:  # noqa: C901 a call would cost

@@ -1,5 +1,7 @@
 """PostgreSQL stops, is full or not there; clients die. Nothing leaks, and the cap is whole."""
 
+import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -7,9 +9,10 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 
-from tests.integration.conftest import MODES, NewGuard
+from tests.integration.conftest import MODES, NewCutter, NewGuard
 from tests.integration.crowd import Crowd, Doomed
 from tests.integration.guard import Guard
+from tests.integration.places import Place
 from tests.integration.postgres import Postgres, StopMode
 from tests.integration.queueing import Waiter
 from tests.integration.raw import Raw, startup
@@ -239,3 +242,157 @@ def test_psycopg_closes_in_the_middle_of_a_query(guard: NewGuard, pg: Postgres, 
             assert other.execute("select 1").fetchone() == (1,)
     check_whole(running, pg)
     assert pg.query("select 1 from pg_locks where objid = 77") == []
+
+
+# -- links between guard and PostgreSQL ------------------------------------------------------------
+
+# What a client does, and the message that shows it is at it.
+DOING = {
+    "select 1": b"Z",
+    "begin": b"Z",
+    "select pg_sleep(1000)": b"",
+    "copy (select generate_series(1, 100000000)) to stdout": b"H",
+    "create temp table t (a int); copy t from stdin": b"G",
+}
+
+
+def at_it(guard: Guard, pg: Postgres, doing: str) -> Waiter:
+    client = Waiter(guard, USER)
+    client.query(doing)
+    if DOING[doing]:
+        assert client.read_until(DOING[doing], b"E")[-1][0] == DOING[doing]
+    wanted = "select 1 from pg_stat_activity where usename = %s and query = %s"
+    eventually(lambda: pg.query(wanted, [USER, doing]))
+    return client
+
+
+@pytest.mark.parametrize("how", ["cut", "reset"])
+@pytest.mark.parametrize("doing", DOING)
+def test_a_link_is_lost(
+    guard: NewGuard, pg: Postgres, cutter: NewCutter, doing: str, how: str
+) -> None:
+    """By FIN or RST: its client is told, and what ran in PostgreSQL is cancelled."""
+    between = cutter(pg)
+    running = guard(between, pool=pool("session"))
+    with at_it(running, pg, doing) as client:
+        getattr(between, how)()
+        # No word of ours in the middle of a row.
+        assert last_error(client) == "08006" or "to stdout" in doing
+    check_whole(running, pg)
+
+
+@pytest.mark.parametrize("how", ["cut", "reset"])
+def test_an_idle_link_is_lost(guard: NewGuard, pg: Postgres, cutter: NewCutter, how: str) -> None:
+    """Noticed at once, and never handed out."""
+    between = cutter(pg)
+    running = guard(between, pool=pool("session"))
+    at_it(running, pg, "select 1").close()
+    eventually(lambda: is_quiet(pg))
+    getattr(between, how)()
+    running.wait_for_log("server_lost")
+    with Waiter(running, USER) as client:
+        assert pid_of(client)
+    check_whole(running, pg)
+
+
+@pytest.mark.parametrize(
+    ("doing", "politely"),
+    # With rows unread the system sends RST, which may overtake Terminate.
+    [(doing, word) for doing in DOING for word in (True, False) if "to stdout" not in doing]
+    + [("copy (select generate_series(1, 100000000)) to stdout", False)],
+)
+def test_a_link_is_stalled(
+    guard: NewGuard, pg: Postgres, cutter: NewCutter, doing: str, politely: bool
+) -> None:
+    """Its client leaves; the server is given up, unless its query may finish."""
+    between = cutter(pg)
+    running = guard(between, pool=pool("session"), timeouts={"cancel_wait_timeout": "200ms"})
+    with at_it(running, pg, doing) as client:
+        between.stall()
+        if politely:
+            client.send(b"X\0\0\0\4")
+    line = running.wait_for_log("client_over")
+    assert ("client_left" in line) is politely
+    if not politely or DOING[doing] == b"Z":
+        running.wait_for_log("server_over.*reason=dirty")
+    between.resume()
+    if "sleep" in doing:  # no cancel came through, or none was meant to
+        assert pg.query("select count(*) from pg_stat_activity where query = %s", [doing]) == [(1,)]
+        pg.query("select pg_cancel_backend(pid) from pg_stat_activity where query = %s", [doing])
+    check_whole(running, pg)
+
+
+def test_an_idle_link_is_stalled(guard: NewGuard, pg: Postgres, cutter: NewCutter) -> None:
+    """Nobody can know; who got it leaves, and it is given up."""
+    between = cutter(pg)
+    running = guard(between, pool=pool("session"), timeouts={"cancel_wait_timeout": "200ms"})
+    at_it(running, pg, "select 1").close()
+    eventually(lambda: is_quiet(pg))
+    between.stall()
+    with Waiter(running, USER) as client:
+        client.query("select 'too late'")
+    running.wait_for_log("server_over.*reason=dirty")
+    between.resume()
+    check_whole(running, pg)
+
+
+def test_logins_are_stalled(guard: NewGuard, pg: Postgres, cutter: NewCutter, mode: str) -> None:
+    """Given up after connect_timeout and tried again; who waits is served in the end."""
+    between = cutter(pg)
+    between.stall()
+    running = guard(between, pool=pool(mode), upstream={"connect_timeout": "200ms"})
+    waiting = [Attempt(running) for _ in range(CAP + 1)]
+    running.wait_for_log("server_open_failed.*did not answer within 0.2 s.*retry=True")
+    between.resume()
+    assert [attempt.outcome() for attempt in waiting] == [(1,)] * (CAP + 1)
+    check_whole(running, pg)
+
+
+class Hole(Place):
+    """An address where nobody answers, as when PostgreSQL's machine is gone."""
+
+    def __init__(self) -> None:
+        self.listener = socket.socket()
+        self.listener.bind((self.host, 0))
+        self.port = self.listener.getsockname()[1]
+        self.listener.listen(0)
+        # The queue of one is full with this; Linux drops what else is said to it.
+        self.first = socket.create_connection((self.host, self.port))
+
+    def close(self) -> None:
+        self.first.close()
+        self.listener.close()
+
+
+@pytest.fixture
+def hole() -> Iterator[Hole]:
+    made = Hole()
+    yield made
+    made.close()
+
+
+def test_nobody_answers(guard: NewGuard, hole: Hole, mode: str) -> None:
+    """FATAL 08006 that says so."""
+    limits = {"query_wait_timeout": "700ms"}
+    running = guard(hole, pool=pool(mode) | limits, upstream={"connect_timeout": "200ms"})
+    error = Attempt(running).outcome()
+    assert "did not answer within 0.2 s" in str(error)
+    assert "08006" in running.log() or "upstream_unavailable" in running.log()
+
+
+def test_stopping_while_nobody_answers(guard: NewGuard, hole: Hole) -> None:
+    """Who waits for the login is told, and nothing keeps the guard."""
+    running = guard(hole, pool=pool("session"), timeouts={"shutdown_timeout": "60s"})
+    with Raw(running) as client:
+        client.send(startup(user=USER, database="app"))
+        eventually(lambda: syn_sent(hole.port))
+        running.process.send_signal(signal.SIGTERM)
+        assert client.read_until()[-2][0] == b"E"
+    assert running.wait(10) == 0
+
+
+def syn_sent(port: int) -> bool:
+    """Whether somebody is knocking there."""
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    return any(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)

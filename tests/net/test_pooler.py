@@ -271,3 +271,14 @@ def test_a_pipeline_may_come_in_any_pieces(stage: Stage) -> None:
     for byte in whole:
         client.send(bytes([byte]))
     assert client.hear() == ["1", "2", "C SELECT 1", "Z I"]
+
+
+def test_nonsense_said_while_waiting_costs_no_server(stages: Stages) -> None:
+    """It is found when the server is there, which then goes to the next."""
+    stage = stages(pool=Pool(max_server_connections=1))
+    holder = stage.holder()
+    wrong = stage.client().send(messages.query("SELECT 2") + b"\0\0\0\0\4")
+    other = stage.client().query("SELECT 3")
+    holder.leave()
+    assert wrong.ended is Reason.PROTOCOL_VIOLATION
+    assert other.hear() == ["C SELECT 3", "Z I"]
