@@ -26,6 +26,13 @@ MB = 1 << 20
 FEW = 6 * MB
 
 
+@pytest.fixture(scope="module")
+def pg() -> Iterator[Postgres]:
+    """A cluster that no other file's guards have sessions on."""
+    with Postgres("system") as cluster:
+        yield cluster
+
+
 def works(guard: Guard) -> bool:
     with guard.connect(USER) as connection:
         return connection.execute("select 1").fetchone() == (1,)
@@ -123,9 +130,10 @@ def test_length_of_a_startup_packet(guard: NewGuard, length: int) -> None:
         assert client.read() == (b"", b"")
 
 
-def test_the_longest_startup_packet(guarded: Guard) -> None:
+@pytest.mark.parametrize("mode", ["session", "passthrough"])
+def test_the_longest_startup_packet(guard: NewGuard, mode: str) -> None:
     """10,000 bytes are allowed."""
-    with Raw(guarded) as client:
+    with Raw(guard(pool=pool(mode))) as client:
         short = startup(user="tess", database="app", application_name="")
         packet = startup(user="tess", database="app", application_name="n" * (10_000 - len(short)))
         assert len(packet) == 10_000

@@ -34,6 +34,13 @@ def own() -> Iterator[Postgres]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def pg() -> Iterator[Postgres]:
+    """A cluster that no other file's guards have sessions on."""
+    with Postgres("system") as cluster:
+        yield cluster
+
+
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)

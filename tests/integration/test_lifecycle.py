@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ from tests.integration.waiting import eventually
 from tests.integration.whole import BUSY, USER, check_whole, last_error, pool
 
 SLEEP = "select pg_sleep(1000), 'lifecycle'"
+
+
+@pytest.fixture(scope="module")
+def pg() -> Iterator[Postgres]:
+    """A cluster that no other file's guards have sessions on."""
+    with Postgres("system") as cluster:
+        yield cluster
 
 
 def sleeping(guard: Guard, pg: Postgres) -> Waiter:
