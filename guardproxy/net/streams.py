@@ -38,6 +38,8 @@ ACCEPT_BURST = 64
 """Connections accepted before others get their turn."""
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting when file descriptors have run out (asyncio's ACCEPT_RETRY_DELAY)."""
+KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
+"""Seconds of silence, seconds between probes, and how many: a dead peer is found in two minutes."""
 LINGER = 5.0
 """Seconds a closing stream may take to get rid of its last bytes."""
 
@@ -221,6 +223,7 @@ class _Adapter(asyncio.Protocol):
         self.data_received = protocol.dataReceived  # type: ignore[method-assign]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        _keep_alive(transport.get_extra_info("socket"))
         self._transport = StreamTransport(self, cast(asyncio.Transport, transport))
         self._protocol.makeConnection(self._transport)
 
@@ -237,6 +240,16 @@ class _Adapter(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._transport is not None:
             self._transport.writing_resumed()
+
+
+def _keep_alive(stream: socket.socket) -> None:
+    """Have the kernel ask now and then whether the other side is still there."""
+    if stream.family == socket.AF_UNIX:
+        return
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE:
+        if hasattr(socket, name):  # Linux has all of them, others some
+            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 @implementer(IStreamClientEndpoint)

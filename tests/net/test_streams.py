@@ -155,6 +155,19 @@ def test_bytes_go_both_ways_and_the_end_is_seen(run: Run) -> None:
     run(story())
 
 
+def test_the_kernel_looks_after_both_ends(run: Run) -> None:
+    """A peer whose machine is gone says nothing; only a probe finds out."""
+
+    async def story() -> None:
+        async with listening() as place:
+            here, there = await place.call()
+            for end in (here, there):
+                asked = end.transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert asked == 1
+
+    run(story())
+
+
 def test_what_was_written_arrives_before_the_end(run: Run) -> None:
     async def story() -> None:
         async with listening() as place:
