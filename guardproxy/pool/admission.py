@@ -4,10 +4,9 @@ One cap over all pools, first come first served across them. Every call decides 
 decide and returns orders for the world outside to carry out, in sequence:
 
 1. an idle server of the waiter's own pool is granted to it;
-2. a server being opened for its pool is awaited;
+2. a server of its pool that is being opened, or about to be clean, is awaited;
 3. below the cap, a server is opened;
-4. at the cap, a server of its pool that is about to be clean is awaited;
-5. else an idle server of another pool is closed, and its slot awaited.
+4. at the cap, an idle server of another pool is closed, and its slot awaited.
 
 Who finds none of these waits, and nobody behind overtakes (but for those whom an override's own
 limit stops: they are passed over).
@@ -197,14 +196,14 @@ class Admission(Generic[Holder]):
                 orders.append(self._grant(ticket, now))
                 granted.append(ticket)
                 continue
-            if not coming.take_opening(pool):
+            if not coming.take(pool):
                 if pool.backoff.until > now:
                     continue
                 if free > 0:
                     free -= 1
                     self.pools.add(pool)  # a private one was dropped when its last server failed
                     orders.append(Open(pool.add(now)))
-                elif not (coming.take_cleaning(pool) or coming.take_slot()):
+                elif not coming.take_slot():
                     evicted = self._idle_elsewhere()
                     if evicted is None:
                         break
@@ -260,28 +259,21 @@ class _Coming(Generic[Holder]):
     """Servers and slots on their way, as yet promised to nobody in this round."""
 
     def __init__(self, pools: Iterable[Pool[Holder]]) -> None:
-        self._opening: dict[Pool[Holder], int] = {}
-        self._cleaning: dict[Pool[Holder], int] = {}
+        self._servers: dict[Pool[Holder], int] = {}
         self._slots = 0
         for pool in pools:
             self._slots += len(pool[Population.CLOSING])
-            self._opening[pool] = len(pool[Population.OPENING])
-            self._cleaning[pool] = sum(server.soon for server in pool[Population.CLEANING])
+            clean_soon = sum(server.soon for server in pool[Population.CLEANING])
+            self._servers[pool] = len(pool[Population.OPENING]) + clean_soon
 
-    def take_opening(self, pool: Pool[Holder]) -> bool:
-        return _take(self._opening, pool)
-
-    def take_cleaning(self, pool: Pool[Holder]) -> bool:
-        return _take(self._cleaning, pool)
+    def take(self, pool: Pool[Holder]) -> bool:
+        left = self._servers.get(pool, 0)
+        self._servers[pool] = left - 1
+        return left > 0
 
     def take_slot(self) -> bool:
         self._slots -= 1
         return self._slots >= 0
-
-
-def _take(left: dict[Pool[Holder], int], pool: Pool[Holder]) -> bool:
-    left[pool] = left.get(pool, 0) - 1
-    return left[pool] >= 0
 
 
 def _line(ticket: Ticket[Holder]) -> _Line[Holder]:

@@ -119,6 +119,13 @@ def test_at_the_cap_a_server_about_to_be_clean_is_awaited() -> None:
     assert words(house.released(server)) == ["grant bert shop"]
 
 
+def test_below_the_cap_too_for_opening_one_takes_longer() -> None:
+    house = House(cap=2)
+    house.cleaning(house.leased("anna", "shop"))
+    assert house.ask("bert", "shop") == []
+    assert words(house.ask("carl", "shop")) == ["open shop"]  # the clean one is bert's
+
+
 def test_one_that_still_runs_a_query_is_not_waited_for() -> None:
     house = House(cap=2)
     server = house.leased("anna", "shop")
