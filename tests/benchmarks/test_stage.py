@@ -39,9 +39,15 @@ def test_only_what_is_installed_is_started() -> None:
 
 
 def test_a_missing_rival_is_named_with_what_installs_it() -> None:
-    figure = compared("churn", "connections", "1/s", {"ours": [1.0]}, ABSENT)
+    (figure,) = compared("churn", "connections", "1/s", {"ours": [1.0]}, [ABSENT])
     assert figure.theirs == ()
     assert figure.missing == "apt-get install pgbouncer"
+
+
+def test_a_rival_that_is_not_able_is_named_with_the_reason() -> None:
+    (figure,) = compared("herd", "memory", "kB", {"ours": [1.0]}, [DIRECT], ability="idle clients")
+    assert figure.missing == "holds a server connection for every client"
+    assert present([DIRECT], "idle clients") == []
 
 
 def test_one_number_is_picked_of_every_measurement() -> None:
