@@ -13,4 +13,5 @@ programs.py     starts and ends programs, as another user where they refuse root
 measure.py      the arithmetic: CPU and memory of a process, paired ratios, medians, bars
 report.py       the machine, the Markdown tables, the JSON
 plot.py         the SVGs
+micro/          the core alone, timed by pytest-benchmark
 """
