@@ -14,7 +14,17 @@ from pathlib import Path
 from benchmarks.measure import Figure, spread
 from benchmarks.report import amount
 
-COLOURS = ("#1f6feb", "#57606a", "#bf8700", "#8250df", "#1a7f37", "#cf222e", "#0550ae")
+# A side has the same colour in every plot; ourselves are whoever is not named.
+OURS = "#1f6feb"
+COLOURS = {
+    "direct": "#57606a",
+    "PgBouncer session": "#bf8700",
+    "PgBouncer transaction": "#8250df",
+    "PgBouncer session, SCRAM": "#d4a72c",
+    "HAProxy": "#1a7f37",
+    "pgpool-II": "#cf222e",
+    "Django's native pool": "#0a7e8c",
+}
 WIDTH, LABEL, BAR, GAP = 860, 190, 16, 6
 STYLE = "text{font:12px sans-serif;fill:#24292f}.t{font-weight:bold}.a{fill:#57606a}"
 
@@ -80,23 +90,20 @@ def bars(figures: Sequence[Figure], ours: str) -> str:
         if figure.theirs:
             group[figure.rival] = (spread(figure.theirs).median, figure.unit)
     canvas = Canvas()
-    sides = list(dict.fromkeys(side for group in groups.values() for side in group))
     for name, group in groups.items():
-        group_of_bars(canvas, name, group, sides)
+        group_of_bars(canvas, name, group)
     return canvas.svg()
 
 
-def group_of_bars(
-    canvas: Canvas, name: str, group: Mapping[str, tuple[float, str]], sides: Sequence[str]
-) -> None:
+def group_of_bars(canvas: Canvas, name: str, group: Mapping[str, tuple[float, str]]) -> None:
     canvas.y += 26
     canvas.text(10, canvas.y, name, 'class="t"')
     canvas.y += GAP
     longest = max((value for value, _ in group.values() if value == value), default=0) or 1
     for side, (value, unit) in group.items():
         length = 0 if value != value else value / longest * (WIDTH - LABEL - 130)
-        colour = COLOURS[sides.index(side) % len(COLOURS)]
-        canvas.text(LABEL - 8, canvas.y + 12, side[:32], 'text-anchor="end"')
+        colour = COLOURS.get(side, OURS)
+        canvas.text(LABEL - 8, canvas.y + 12, side, 'text-anchor="end"')
         canvas.add(
             f'<rect x="{LABEL}" y="{canvas.y}" width="{max(length, 1):.1f}" height="{BAR}" '
             f'fill="{colour}"/>'
@@ -117,7 +124,7 @@ def curves(title: str, lines: Mapping[str, Sequence[float]], ours: str) -> str:
         canvas.add(f'<path d="M{left} {y:.0f}h{width}" stroke="#d0d7de" fill="none"/>')
         canvas.text(left - 6, y + 4, amount(highest * share, ""), 'text-anchor="end" class="a"')
     for number, (side, values) in enumerate(lines.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = COLOURS.get(side, OURS)
         points = " ".join(
             f"{left + width * place / max(longest - 1, 1):.1f},"
             f"{top + height * (1 - value / highest):.1f}"

@@ -254,7 +254,7 @@ PGBOUNCER_TRANSACTION = Rival(
     old_pgbouncer,
 )
 PGBOUNCER_SCRAM = Rival(
-    "PgBouncer session, auth scram-sha-256",
+    "PgBouncer session, SCRAM",
     "pgbouncer.ini",
     pgbouncer_version,
     start_pgbouncer("session", "scram-sha-256"),
