@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -79,6 +80,8 @@ def main(
     SCENARIO: query, bulk, churn, storm, herd, django, long; all of them when none is named. The
     exit status is 0 when all have run, whatever the figures say.
     """
+    # So that whoever stops us stops all that we have started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     plan = QUICK if quick else Plan()
     wishes = {"rounds": rounds, "seconds": seconds, "copies": copies, "minutes": minutes}
     plan = replace(plan, **{name: wish for name, wish in wishes.items() if wish})  # type: ignore[arg-type]

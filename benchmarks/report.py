@@ -147,7 +147,7 @@ def cell(figure: Figure | None) -> str:
 def absences(figures: Iterable[Figure]) -> list[str]:
     """Whoever is missing from a table, and why."""
     why = {figure.rival: figure.missing for figure in figures if figure.missing}
-    return [f"{rival} is missing: {reason}." for rival, reason in why.items()]
+    return [f"{rival}: not measured ({reason})." for rival, reason in why.items()]
 
 
 def ratio(found: Spread | None) -> str:
@@ -157,7 +157,7 @@ def ratio(found: Spread | None) -> str:
 def amount(value: float, unit: str) -> str:
     """Three digits that matter, no exponent."""
     if math.isnan(value):
-        return "nobody"
+        return "none"
     digits = 0 if abs(value) >= 100 or value == int(value) else 1 if abs(value) >= 10 else 2
     return f"{value:.{digits}f} {unit}".rstrip()
 

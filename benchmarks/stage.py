@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -166,6 +167,11 @@ def compared(
         )
         for rival in rivals
     ]  # fmt: skip
+
+
+def unmeasured(scenario: str, name: str, rivals: Iterable[Rival], why: str) -> list[Figure]:
+    """What cannot be measured here stays in the tables, with the cure."""
+    return [Figure(scenario, name, "", (math.nan,), rival.name, missing=why) for rival in rivals]
 
 
 def picked(results: Mapping[str, list[T]], pick: Callable[[T], float]) -> dict[str, list[float]]:

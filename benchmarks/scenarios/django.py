@@ -7,6 +7,7 @@ says to keep no connections there. Django's native pool is one more rival, on Po
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import sys
@@ -23,9 +24,9 @@ from benchmarks.measure import Bar, Figure
 from benchmarks.postgres import Postgres
 from benchmarks.programs import RunError
 from benchmarks.rivals import DIRECT, EVERYBODY, PGBOUNCER, Rival, Setting, Target
-from benchmarks.stage import Stage, compared, picked
+from benchmarks.stage import Stage, compared, picked, unmeasured
 
-AGES = ("0", "60", "None")
+SERVED = (("gunicorn", "0"), ("gunicorn", "60"), ("gunicorn", "None"), ("uvicorn", "0"))
 WORKERS, THREADS = 2, 8
 # As many as gunicorn has threads, all in one pool; the proxies' pool has room for them.
 CLIENTS = WORKERS * THREADS
@@ -60,12 +61,10 @@ def wrk_missing() -> str | None:
 
 
 def run(stage: Stage) -> list[Figure]:
-    if wrk_missing():
-        stage.say(f"django: nothing to drive it with, one request each: {wrk_missing()}")
     figures: list[Figure] = []
-    for age in AGES:
-        figures += served(stage, "gunicorn", age)
-    return figures + served(stage, "uvicorn", "0")
+    for server, age in SERVED:
+        figures += served(stage, server, age)
+    return figures
 
 
 def served(stage: Stage, server: str, age: str) -> list[Figure]:
@@ -76,6 +75,9 @@ def served(stage: Stage, server: str, age: str) -> list[Figure]:
     answers = stage.take_fresh_turns(
         f"django, {what}", rivals, lambda target: answered(stage, target, server, age)
     )
+    if wrk_missing():
+        why = f"every site answered, but nothing is there to drive it: {wrk_missing()}"
+        return unmeasured("django", f"requests, {what}", rivals, why)
     bars = BARS if age == "0" else None
     names = [field.name for field in fields(Answers)]
     each = {name: picked(answers, attrgetter(name)) for name in names}
@@ -93,7 +95,7 @@ def answered(stage: Stage, target: Target, server: str, age: str) -> Answers:
     with site(stage, target, server, age, native) as url:
         get(url)
         if wrk_missing():
-            return Answers(1.0, 1.0, 1.0, 0.0, 1.0)
+            return Answers(*[math.nan] * len(fields(Answers)))
         with counted_backends(stage.postgres) as counts:
             text = programs.run(
                 "wrk", "-t1", f"-c{CLIENTS}", f"-d{max(1, round(stage.plan.seconds))}s",

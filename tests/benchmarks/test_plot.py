@@ -23,7 +23,7 @@ def test_a_file_for_each_scenario_with_a_bar_for_each_side(tmp_path: Path) -> No
     said = texts(files[0])
     assert {"connections, TCP", "guardproxy", "PgBouncer <1>", "1200 1/s"} <= set(said)
     assert "HAProxy" not in said
-    assert "nobody" in texts(files[1])
+    assert "none" in texts(files[1])
 
 
 def test_a_line_for_each_side_of_a_series(tmp_path: Path) -> None:

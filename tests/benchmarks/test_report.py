@@ -39,7 +39,7 @@ def test_everybody_stands_side_by_side_and_the_missing_are_named_below() -> None
     assert own[4] == "| CPU | 26.4 µs | 20 µs (1.32) | - |  |"
     assert own[5] == "| rate | 900 1/s | 1000 1/s (0.90) |  | 1200 1/s (0.75) |"
     assert own[6].startswith("| slope | 22 µs; 20 µs (itself, 8 clients): 1.10")
-    assert own[-1] == "HAProxy is missing: apt-get install haproxy."
+    assert own[-1] == "HAProxy: not measured (apt-get install haproxy)."
 
 
 def test_bars_come_first_and_only_figures_that_have_one() -> None:
@@ -57,7 +57,7 @@ def test_amounts_have_three_digits_that_matter(value: float, shown: str) -> None
 
 
 def test_a_wait_that_nobody_had_is_no_number() -> None:
-    assert report.amount(float("nan"), "ms") == "nobody"
+    assert report.amount(float("nan"), "ms") == "none"
 
 
 def test_the_raw_figures_hold_every_round_and_every_series() -> None:
