@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks import programs
-from benchmarks.measure import percentile
+from benchmarks.measure import percentiles
 from benchmarks.postgres import DATABASE, PASSWORD, USER, Postgres
 from benchmarks.programs import RunError
 from benchmarks.rivals import Target
@@ -29,12 +29,16 @@ Client = psycopg.Connection[tuple[object, ...]]
 
 @dataclass(frozen=True)
 class Pgbench:
-    """What one run of pgbench did: rate per second, percentiles of a transaction in µs."""
+    """What one run of pgbench did: rate per second, percentiles of a transaction in µs.
+
+    `ends` are the times of day at which its transactions were over.
+    """
 
     transactions: int
     tps: float
     p50: float
     p99: float
+    ends: tuple[float, ...]
 
 
 def pgbench(
@@ -61,14 +65,17 @@ def logs(prefix: Path) -> list[Path]:
 
 
 def parse_pgbench(text: str, logs: list[str]) -> Pgbench:
-    """Rate and times; a line of its log is client, number, time in µs, script, when it ended."""
+    """Rate and times; a line of a log is client, number, µs, script, when it ended (s and µs)."""
     count = re.search(r"transactions actually processed: (\d+)", text)
     # Where pgbench prints two rates, the first is the one with the time to connect.
     tps = re.search(r"^tps = ([\d.]+)", text, re.MULTILINE)
     if count is None or tps is None or int(count[1]) == 0:
         raise RunError(f"pgbench ran no transaction:\n{text}")
-    times = [float(line.split()[2]) for log in logs for line in log.splitlines()]
-    return Pgbench(int(count[1]), float(tps[1]), percentile(times, 50), percentile(times, 99))
+    rows = [line.split() for log in logs for line in log.splitlines()]
+    times = [float(row[2]) for row in rows]
+    ends = tuple(int(row[4]) + int(row[5]) / 1e6 for row in rows)
+    p50, p99 = percentiles(times, 50, 99)
+    return Pgbench(int(count[1]), float(tps[1]), p50, p99, ends)
 
 
 def connect(target: Target) -> Client:

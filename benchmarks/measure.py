@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import os
 import statistics
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,6 +51,48 @@ def cpu_of_all(pid: int) -> Cpu:
         with suppress(OSError):  # it ended meanwhile
             parts.append(cpu_of(each))
     return Cpu(sum(part.total for part in parts), sum(part.kernel for part in parts))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The CPU a program had used at a time of day."""
+
+    when: float
+    cpu: Cpu
+
+
+@contextmanager
+def sampled_cpu(pid: int) -> Iterator[list[Sample]]:
+    """The CPU of a program from now to the end of the block, looked at ten times a second."""
+    samples = [Sample(time.time(), cpu_of_all(pid))]
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.1):
+            samples.append(Sample(time.time(), cpu_of_all(pid)))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+        samples.append(Sample(time.time(), cpu_of_all(pid)))
+
+
+def cpu_each(samples: Sequence[Sample], ends: Sequence[float]) -> Cpu:
+    """The CPU of one transaction, between the first and the last sample in the midst of them.
+
+    So the logins before and the leaving after are nobody's: many clients would look dear.
+    """
+    inside = [sample for sample in samples if min(ends) <= sample.when <= max(ends)]
+    if len(inside) < 2:  # a very short run
+        inside = list(samples)
+    first, last = inside[0], inside[-1]
+    count = sum(first.when < end <= last.when for end in ends)
+    used = last.cpu - first.cpu
+    return Cpu(used.total / count, used.kernel / count)
 
 
 def family(pid: int) -> list[int]:
@@ -129,9 +172,15 @@ def paired_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that so many percent do not exceed; NaN of nothing."""
+    return percentiles(values, percent)[0]
+
+
+def percentiles(values: Sequence[float], *percents: float) -> list[float]:
+    """Several of them, for many values."""
     if not values:
-        return math.nan
-    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+        return [math.nan] * len(percents)
+    ordered = sorted(values)
+    return [ordered[max(0, math.ceil(len(ordered) * each / 100) - 1)] for each in percents]
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,10 @@ def compared(
 
 def unmeasured(scenario: str, name: str, rivals: Iterable[Rival], why: str) -> list[Figure]:
     """What cannot be measured here stays in the tables, with the cure."""
-    return [Figure(scenario, name, "", (math.nan,), rival.name, missing=why) for rival in rivals]
+    return [
+        Figure(scenario, name, "", (math.nan,), rival.name, missing=rival.missing() or why)
+        for rival in rivals
+    ]
 
 
 def picked(results: Mapping[str, list[T]], pick: Callable[[T], float]) -> dict[str, list[float]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.load import herd, pgbench, visit
-from benchmarks.measure import KB, Bar, Figure, cpu_of, resident
+from benchmarks.measure import KB, Bar, Figure, cpu_each, cpu_of, resident, sampled_cpu
 from benchmarks.rivals import EVERYBODY, PGBOUNCER, Target
 from benchmarks.stage import Stage, compared, picked
 
@@ -87,13 +87,12 @@ def cost(stage: Stage, target: Target, count: int) -> Cost:
 
 
 def transaction(stage: Stage, target: Target) -> tuple[float, float]:
-    before = cpu_of(target.pid)
-    done = pgbench(
-        stage.postgres, target, stage.plan.seconds, stage.scratch,
-        "-c", str(CLIENTS), "-j", "2", "-M", "simple",
-    )  # fmt: skip
-    used = cpu_of(target.pid) - before
-    return used.total / done.transactions * MICRO, done.p99
+    with sampled_cpu(target.pid) as samples:
+        done = pgbench(
+            stage.postgres, target, stage.plan.seconds, stage.scratch,
+            "-c", str(CLIENTS), "-j", "2", "-M", "simple",
+        )  # fmt: skip
+    return cpu_each(samples, done.ends).total * MICRO, done.p99
 
 
 def silent(target: Target, seconds: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.load import pgbench
-from benchmarks.measure import Bar, Figure, cpu_of_all
+from benchmarks.measure import Bar, Figure, cpu_each, sampled_cpu
 from benchmarks.rivals import DIRECT, EVERYBODY, PGBOUNCER, PROXIES, Setting, Target
 from benchmarks.stage import Stage, compared, picked
 
@@ -90,11 +90,10 @@ def slope(stage: Stage) -> list[Figure]:
 
 
 def cost(stage: Stage, target: Target, mode: str, clients: int) -> Cost:
-    before = cpu_of_all(target.pid)
-    done = pgbench(
-        stage.postgres, target, stage.plan.seconds, stage.scratch,
-        "-c", str(clients), "-j", str(min(2, clients)), "-M", mode,
-    )  # fmt: skip
-    used = cpu_of_all(target.pid) - before
-    scale = MICRO / done.transactions
-    return Cost(used.total * scale, used.kernel * scale, done.tps, done.p50, done.p99)
+    with sampled_cpu(target.pid) as samples:
+        done = pgbench(
+            stage.postgres, target, stage.plan.seconds, stage.scratch,
+            "-c", str(clients), "-j", str(min(2, clients)), "-M", mode,
+        )  # fmt: skip
+    each = cpu_each(samples, done.ends)
+    return Cost(each.total * MICRO, each.kernel * MICRO, done.tps, done.p50, done.p99)

@@ -37,10 +37,11 @@ Transfer/sec:    186.05KB
 
 
 def test_pgbench_gives_rate_and_the_times_of_all_threads() -> None:
-    logs = ["0 1 90 0 1 1\n0 2 10 0 1 2\n", "1 1 50 0 1 3\n"]
+    logs = ["0 1 90 0 1 500000\n0 2 10 0 1 2\n", "1 1 50 0 1 3\n"]
     done = parse_pgbench(NEW, logs)
     assert (done.transactions, done.tps) == (3, 23101.5)
     assert (done.p50, done.p99) == (50.0, 90.0)
+    assert max(done.ends) == 1.5
 
 
 def test_of_two_rates_the_one_with_the_time_to_connect_is_taken() -> None:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from benchmarks import measure
-from benchmarks.measure import Bar, Cpu, Figure
+from benchmarks.measure import Bar, Cpu, Figure, Sample
 
 
 def figure(ours: tuple[float, ...], theirs: tuple[float, ...], bar: Bar | None = None) -> Figure:
@@ -55,6 +55,22 @@ class TestProc:
 
     def test_what_was_used_between_is_the_difference(self) -> None:
         assert Cpu(3.0, 2.0) - Cpu(1.0, 0.5) == Cpu(2.0, 1.5)
+
+    def test_logins_before_and_leaving_after_are_no_transactions_cpu(self) -> None:
+        used = [(0.0, 0.0), (1.0, 5.0), (2.0, 6.0), (3.0, 7.0), (4.0, 20.0)]
+        samples = [Sample(when, Cpu(total, total / 2)) for when, total in used]
+        ends = [0.9, 1.5, 1.9, 2.5, 2.9, 3.1]
+        assert measure.cpu_each(samples, ends) == Cpu(0.5, 0.25)
+
+    def test_of_a_very_short_run_everything_counts(self) -> None:
+        samples = [Sample(0.0, Cpu(0.0, 0.0)), Sample(1.0, Cpu(3.0, 0.0))]
+        assert measure.cpu_each(samples, [0.2, 0.3, 0.4]) == Cpu(1.0, 0.0)
+
+    def test_the_cpu_of_a_block_is_sampled_from_its_start_to_its_end(self) -> None:
+        with measure.sampled_cpu(os.getpid()) as samples:
+            sum(range(1_000_000))
+        assert len(samples) >= 2
+        assert samples[-1].cpu.total > samples[0].cpu.total
 
     def test_the_peak_starts_anew_when_it_is_forgotten(self) -> None:
         pid = os.getpid()
