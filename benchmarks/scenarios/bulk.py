@@ -95,7 +95,7 @@ def measured(stage: Stage, what: str, transfer: Transfer, width: int, size: int)
     cpu = picked(costs, lambda each: each.cpu)
     peak = picked(costs, lambda each: each.peak)
     rate = picked(costs, lambda each: each.rate)
-    bar = {PGBOUNCER.name: BAR_CPU} if width == WIDE else None
+    bar = {PGBOUNCER.name: BAR_CPU}
     return [
         *compared("bulk", f"CPU per byte, {what}", "ns", cpu, PROXIES, bar),
         *compared("bulk", f"rate, {what}", "MB/s", rate, EVERYBODY),
