@@ -7,10 +7,13 @@ is the median of the rounds' ratios with their extremes.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,9 +40,73 @@ def cpu_of(pid: int) -> Cpu:
     second, too coarse for a short run, and only says how much of it was the kernel's.
     """
     total = time.clock_gettime((~pid << 3) | 2)
-    user, kernel = parse_stat(Path(f"/proc/{pid}/stat").read_text())
-    ticks = user + kernel
-    return Cpu(total, total * kernel / ticks if ticks else 0.0)
+    _, kernel = parse_stat(Path(f"/proc/{pid}/stat").read_text())
+    return Cpu(total, kernel)
+
+
+def cpu_of_all(pid: int) -> Cpu:
+    """The CPU of a program and of the processes it has started; those that ended are lost."""
+    parts = []
+    for each in family(pid):
+        with suppress(OSError):  # it ended meanwhile
+            parts.append(cpu_of(each))
+    return Cpu(sum(part.total for part in parts), sum(part.kernel for part in parts))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The CPU a program had used at a time of day."""
+
+    when: float
+    cpu: Cpu
+
+
+@contextmanager
+def sampled_cpu(pid: int) -> Iterator[list[Sample]]:
+    """The CPU of a program from now to the end of the block, looked at ten times a second."""
+    samples = [Sample(time.time(), cpu_of_all(pid))]
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.1):
+            samples.append(Sample(time.time(), cpu_of_all(pid)))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+        samples.append(Sample(time.time(), cpu_of_all(pid)))
+
+
+def cpu_each(samples: Sequence[Sample], ends: Sequence[float]) -> Cpu:
+    """The CPU of one transaction, between the first and the last sample in the midst of them.
+
+    So the logins before and the leaving after are nobody's: many clients would look dear.
+    """
+    inside = [sample for sample in samples if min(ends) <= sample.when <= max(ends)]
+    if len(inside) < 2:  # a very short run
+        inside = list(samples)
+    first, last = inside[0], inside[-1]
+    count = sum(first.when < end <= last.when for end in ends)
+    used = last.cpu - first.cpu
+    return Cpu(used.total / count, used.kernel / count)
+
+
+def family(pid: int) -> list[int]:
+    """`pid` and all that descend from it."""
+    return [pid, *(other for child in children(pid) for other in family(child))]
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    except OSError:  # it ended meanwhile
+        return []
 
 
 def parse_stat(text: str) -> tuple[float, float]:
@@ -65,12 +132,21 @@ def resident(pid: int) -> int:
 
 
 def peak_resident(pid: int) -> int:
-    """The most bytes `pid` has had resident since its start or `forget_peak`."""
-    return parse_status(Path(f"/proc/{pid}/status").read_text(), "VmHWM")
+    """The most bytes `pid` has had resident since its start or `forget_peak`.
+
+    Of a program with many processes it is that of the biggest, for one of them carries the load.
+    """
+    peaks = []
+    for each in family(pid):
+        with suppress(OSError, ValueError):  # it ended meanwhile
+            peaks.append(parse_status(Path(f"/proc/{each}/status").read_text(), "VmHWM"))
+    return max(peaks)
 
 
 def forget_peak(pid: int) -> None:
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    for each in family(pid):
+        with suppress(OSError):  # it ended meanwhile
+            Path(f"/proc/{each}/clear_refs").write_text("5")
 
 
 @dataclass(frozen=True)
@@ -87,22 +163,48 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Round by round, ours over theirs."""
-    return [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    """Round by round, ours over theirs; nothing over nothing is as good as equal."""
+    return [
+        mine / other if other else (math.inf if mine else 1.0)
+        for mine, other in zip(ours, theirs, strict=True)
+    ]
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent do not exceed; NaN of nothing."""
+    return percentiles(values, percent)[0]
+
+
+def percentiles(values: Sequence[float], *percents: float) -> list[float]:
+    """Several of them, for many values."""
+    if not values:
+        return [math.nan] * len(percents)
+    ordered = sorted(values)
+    return [ordered[max(0, math.ceil(len(ordered) * each / 100) - 1)] for each in percents]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure has to reach: its ratio, or our own value where no rival is needed."""
+    """What a figure has to reach: its ratio, or our own value where no rival is needed.
 
-    sign: Literal["<", "<=", ">="]
+    `aim` is where we would rather be.
+    """
+
+    sign: Literal["<=", ">="]
     limit: float
     of: Literal["ratio", "ours"] = "ratio"
+    aim: float | None = None
 
     def holds(self, value: float) -> bool:
-        if self.sign == "<":
-            return value < self.limit
         return value <= self.limit if self.sign == "<=" else value >= self.limit
+
+    def verdict(self, value: float) -> str:
+        """ "holds", or by how much it does not."""
+        if self.holds(value):
+            return "holds"
+        if not self.limit:
+            return f"misses by {value:g}"
+        return f"misses by {abs(value / self.limit - 1):.0%}"
 
 
 @dataclass(frozen=True)
@@ -124,10 +226,14 @@ class Figure:
         return spread(paired_ratios(self.ours, self.theirs)) if self.theirs else None
 
     @property
-    def holds(self) -> bool | None:
-        """Whether the bar holds; None where there is no bar or nothing to hold it against."""
-        if self.bar is None:
+    def held(self) -> Spread | None:
+        """What is held against the bar: the ratio, or our own value."""
+        own = self.bar is not None and self.bar.of == "ours"
+        return spread(self.ours) if own else self.ratio
+
+    @property
+    def verdict(self) -> str | None:
+        """What the bar says; None where there is no bar or nothing to hold it against."""
+        if self.bar is None or self.held is None:
             return None
-        if self.bar.of == "ours":
-            return self.bar.holds(spread(self.ours).median)
-        return None if self.ratio is None else self.bar.holds(self.ratio.median)
+        return self.bar.verdict(self.held.median)

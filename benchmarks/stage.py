@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import psycopg
 
+from benchmarks import postgres
 from benchmarks.measure import Bar, Figure
 from benchmarks.postgres import Postgres
 from benchmarks.programs import RunError
-from benchmarks.rivals import Rival, Target
+from benchmarks.rivals import Rival, Setting, Target
 
 T = TypeVar("T")
 
@@ -25,14 +27,21 @@ class Plan:
 
     rounds: int = 5
     seconds: float = 4.0
-    # So many pairs of COPY in each round; see scenarios/bulk.py.
+    # So many pairs of COPY in each round, together 600 MB of wide rows; see scenarios/bulk.py.
     copies: int = 3
-    copy_bytes: int = 100_000_000
-    herd: int = 1000
+    copy_bytes: int = 200_000_000
+    herds: tuple[int, ...] = (100, 1000, 5000)
+    storm: int = 300
+    # Of the long scenario, both sides together.
+    minutes: float = 10.0
+    quick: bool = False
 
 
 # Everything once and short: shows that it works, not how fast.
-QUICK = Plan(rounds=1, seconds=1.0, copies=1, herd=200)
+QUICK = Plan(
+    rounds=1, seconds=0.1, copies=1, copy_bytes=5_000_000, herds=(20, 100), storm=60,
+    minutes=0.05, quick=True,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,26 +52,45 @@ class Stage:
     # What is measured, and what it is measured against has its own name.
     ours: Rival
     say: Callable[[str], None]
+    # For the plots that need more than a figure: title to name to values.
+    series: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    @contextmanager
-    def started(self, rival: Rival) -> Iterator[Target]:
-        """One rival, with a directory of its own; if the load fails, its log is told with it."""
-        directory = self.scratch / f"rival-{next(self._numbers)}"
+    def folder(self, name: str) -> Path:
+        directory = self.scratch / f"{name}-{next(self._numbers)}"
         directory.mkdir()
-        with rival.start(self.postgres, directory) as target:
+        # Unix sockets and pid files are made in it, by whoever the program runs as.
+        directory.chmod(0o777)
+        return directory
+
+    @contextmanager
+    def small(self, max_connections: int) -> Iterator[Stage]:
+        """The same stage before a PostgreSQL of its own that has few connections."""
+        with postgres.started(
+            self.postgres.bin, self.folder("small"), 1, max_connections
+        ) as another:
+            yield replace(self, postgres=another)
+
+    @contextmanager
+    def started(self, rival: Rival, setting: Setting | None = None) -> Iterator[Target]:
+        """One rival, with a directory of its own; if the load fails, its log is told with it."""
+        directory = self.folder("rival")
+        with rival.start(self.postgres, directory, setting or Setting()) as target:
             try:
                 yield target
             except (RunError, psycopg.Error) as error:
-                raise RunError(f"{error}{last_words(directory)}") from error
+                text = f"{rival.name}: {error}{last_words(directory)}"
+                raise RunError(text) from error
 
     @contextmanager
-    def sides(self, *rivals: Rival) -> Iterator[dict[str, Target]]:
-        """Ourselves and every rival that is installed, all running at once."""
+    def sides(
+        self, rivals: Iterable[Rival], setting: Setting | None = None, ability: str = ""
+    ) -> Iterator[dict[str, Target]]:
+        """Ourselves and every rival that is installed and able, all running at once."""
         with ExitStack() as stack:
-            targets = {"ours": stack.enter_context(self.started(self.ours))}
-            for rival in present(rivals):
-                targets[rival.name] = stack.enter_context(self.started(rival))
+            targets = {"ours": stack.enter_context(self.started(self.ours, setting))}
+            for rival in present(rivals, ability):
+                targets[rival.name] = stack.enter_context(self.started(rival, setting))
             yield targets
 
     def take_turns(
@@ -73,26 +101,39 @@ class Stage:
         for number in range(self.plan.rounds):
             self.say(f"{what}: round {number + 1} of {self.plan.rounds}")
             for side, target in sides.items():
-                results[side].append(measure(target))
+                results[side].append(measured(side, measure, target))
         return results
 
     def take_fresh_turns(
-        self, what: str, rivals: Iterable[Rival], measure: Callable[[Target], T], each: int = 1
+        self,
+        what: str,
+        rivals: Iterable[Rival],
+        measure: Callable[[Target], T],
+        setting: Setting | None = None,
+        each: int = 1,
+        ability: str = "",
     ) -> dict[str, list[T]]:
         """A B A B with a new process for each measurement, `each` pairs in a round.
 
         For what a process carries from one measurement into the next, as memory it does not give
         back.
         """
-        sides = {"ours": self.ours} | {rival.name: rival for rival in present(rivals)}
+        sides = {"ours": self.ours} | {rival.name: rival for rival in present(rivals, ability)}
         results: dict[str, list[T]] = {side: [] for side in sides}
         pairs = self.plan.rounds * each
         for number in range(pairs):
             self.say(f"{what}: pair {number + 1} of {pairs}")
             for side, rival in sides.items():
-                with self.started(rival) as target:
-                    results[side].append(measure(target))
+                with self.started(rival, setting) as target:
+                    results[side].append(measured(side, measure, target))
         return results
+
+
+def measured(side: str, measure: Callable[[Target], T], target: Target) -> T:
+    try:
+        return measure(target)
+    except (RunError, psycopg.Error) as error:
+        raise RunError(f"{side}: {error}") from error
 
 
 def last_words(directory: Path) -> str:
@@ -101,8 +142,8 @@ def last_words(directory: Path) -> str:
     return "".join(f"\n{name}:\n{text}" for name, text in logs.items() if text)
 
 
-def present(rivals: Iterable[Rival]) -> list[Rival]:
-    return [rival for rival in rivals if rival.missing() is None]
+def present(rivals: Iterable[Rival], ability: str = "") -> list[Rival]:
+    return [rival for rival in rivals if rival.absent(ability) is None]
 
 
 def compared(
@@ -110,18 +151,30 @@ def compared(
     name: str,
     unit: str,
     values: Mapping[str, Sequence[float]],
-    rival: Rival,
-    bar: Bar | None = None,
-) -> Figure:
-    """The figure of our values against one rival's; a missing rival is named in it."""
-    return Figure(
-        scenario, name, unit,
-        ours=tuple(values["ours"]),
-        rival=rival.name,
-        theirs=tuple(values.get(rival.name, ())),
-        bar=bar,
-        missing=rival.missing(),
-    )  # fmt: skip
+    rivals: Iterable[Rival],
+    bars: Mapping[str, Bar] | None = None,
+    ability: str = "",
+) -> list[Figure]:
+    """The figure of our values against each rival's; a missing rival is named in it."""
+    return [
+        Figure(
+            scenario, name, unit,
+            ours=tuple(values["ours"]),
+            rival=rival.name,
+            theirs=tuple(values.get(rival.name, ())),
+            bar=(bars or {}).get(rival.name),
+            missing=rival.absent(ability),
+        )
+        for rival in rivals
+    ]  # fmt: skip
+
+
+def unmeasured(scenario: str, name: str, rivals: Iterable[Rival], why: str) -> list[Figure]:
+    """What cannot be measured here stays in the tables, with the cure."""
+    return [
+        Figure(scenario, name, "", (math.nan,), rival.name, missing=rival.missing() or why)
+        for rival in rivals
+    ]
 
 
 def picked(results: Mapping[str, list[T]], pick: Callable[[T], float]) -> dict[str, list[float]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.measure import Figure
-from benchmarks.scenarios import bulk, churn, herd, query
+from benchmarks.scenarios import bulk, churn, django, herd, long, query, storm
 from benchmarks.stage import Stage
 
 SCENARIOS: dict[str, Callable[[Stage], list[Figure]]] = {
     "query": query.run,
     "bulk": bulk.run,
     "churn": churn.run,
+    "storm": storm.run,
     "herd": herd.run,
+    "django": django.run,
+    "long": long.run,
 }

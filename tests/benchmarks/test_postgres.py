@@ -1,5 +1,6 @@
 """Finding PostgreSQL, and what the unprivileged user can reach."""
 
+import os
 from pathlib import Path
 
 from benchmarks import postgres
@@ -18,3 +19,8 @@ def test_a_closed_directory_on_the_way_keeps_others_out(tmp_path: Path) -> None:
     inner.parent.chmod(0o700)
     assert postgres.others_may_enter(Path("/usr/bin"))
     assert not postgres.others_may_enter(inner)
+
+
+def test_backends_are_told_by_their_titles() -> None:
+    assert not postgres.is_backend(os.getpid())
+    assert not postgres.is_backend(0)

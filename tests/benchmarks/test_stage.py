@@ -1,11 +1,12 @@
 """Taking turns, and how a missing rival stays in sight."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.postgres import Postgres
 from benchmarks.rivals import DIRECT, GUARDPROXY, PGBOUNCER, Target
-from benchmarks.stage import Plan, Stage, compared, last_words, picked, present
+from benchmarks.stage import Plan, Stage, compared, last_words, picked, present, unmeasured
 
 HERE = Path(__file__).parent
 ABSENT = replace(PGBOUNCER, missing=lambda: "apt-get install pgbouncer")
@@ -39,9 +40,21 @@ def test_only_what_is_installed_is_started() -> None:
 
 
 def test_a_missing_rival_is_named_with_what_installs_it() -> None:
-    figure = compared("churn", "connections", "1/s", {"ours": [1.0]}, ABSENT)
+    (figure,) = compared("churn", "connections", "1/s", {"ours": [1.0]}, [ABSENT])
     assert figure.theirs == ()
     assert figure.missing == "apt-get install pgbouncer"
+
+
+def test_a_rival_that_is_not_able_is_named_with_the_reason() -> None:
+    (figure,) = compared("herd", "memory", "kB", {"ours": [1.0]}, [DIRECT], ability="idle clients")
+    assert figure.missing == "holds a server connection for every client"
+    assert present([DIRECT], "idle clients") == []
+
+
+def test_what_cannot_be_measured_stays_in_sight() -> None:
+    (figure,) = unmeasured("churn", "connections, TLS", [DIRECT], "no TLS here")
+    assert (figure.missing, figure.rival, figure.theirs) == ("no TLS here", "direct", ())
+    assert math.isnan(figure.ours[0])
 
 
 def test_one_number_is_picked_of_every_measurement() -> None:

@@ -1,0 +1,1 @@
+"""The core alone, without sockets: `pytest benchmarks/micro` times it with pytest-benchmark."""

@@ -1,0 +1,133 @@
+"""What one call of the core costs: header walk, a hop both ways, a grant, a login, a redaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from guardproxy.pool.admission import Admission, Grant, Open, Ticket
+from guardproxy.pool.pool import Pool, PoolName
+from guardproxy.session import login
+from guardproxy.session.session import Session
+from guardproxy.session.statement import redact
+from guardproxy.session.states import Event
+from guardproxy.wire import messages
+from guardproxy.wire.frames import skim, stops
+from guardproxy.wire.messages import message
+
+ROW = message(messages.DATA_ROW, b"\0\1\0\0\0\5hello")
+READY = messages.ready_for_query(messages.IDLE)
+DONE = message(ord("C"), b"SELECT 1\0")
+DESCRIPTION = message(ord("T"), b"\0\1abalance\0" + b"\0" * 18)
+
+SIMPLE = (
+    messages.query("SELECT abalance FROM pgbench_accounts WHERE aid = 12345;"),
+    DESCRIPTION + ROW + DONE + READY,
+)
+# What pgbench -M prepared says for each transaction once the statement is there.
+PREPARED = (
+    message(ord("B"), b"\0P_0\0\0\0\0\1\0\0\0\00512345\0\0")
+    + message(ord("D"), b"P\0")
+    + message(ord("E"), b"\0\0\0\0\0")
+    + message(ord("S")),
+    message(ord("2")) + DESCRIPTION + ROW + DONE + READY,
+)
+NO_STOPS = stops(b"Z")
+
+
+@pytest.mark.parametrize("rows", [1, 100, 10_000])
+def test_frames(benchmark: BenchmarkFixture, rows: int) -> None:
+    """Divide by the number of rows for the cost of a frame."""
+    data = ROW * rows
+    assert benchmark(skim, data, 0, len(data), NO_STOPS) == len(data)
+
+
+@pytest.mark.parametrize("talk", [SIMPLE, PREPARED], ids=["simple", "prepared"])
+def test_transaction(benchmark: BenchmarkFixture, talk: tuple[bytes, bytes]) -> None:
+    """A hop there and a hop back."""
+    request, answer = talk
+    session = with_server()
+
+    def transaction() -> None:
+        session.client_sent(request, 1.0)
+        session.server_sent(answer, 1.0)
+
+    benchmark(transaction)
+    assert not session.owed
+    assert not session.commands
+
+
+@pytest.mark.parametrize("kilobytes", [8, 64, 256])
+def test_wide_rows(benchmark: BenchmarkFixture, kilobytes: int) -> None:
+    """A chunk of COPY out: rows of 2 kB."""
+    session = with_server()
+    session.client_sent(messages.query("COPY t TO STDOUT"), 1.0)
+    row = message(ord("d"), b"x" * 2000)
+    chunk = row * (kilobytes * 1024 // len(row))
+    assert benchmark(session.server_sent, chunk, 1.0) is chunk
+
+
+def with_server() -> Session:
+    """A session that has a server and nothing to do."""
+    session = Session({}, 0.0)
+    session.enter(Event.LOGGED_IN, 0.0)
+    session.client_sent(SIMPLE[0], 0.0)
+    session.lease({}, 0.0)
+    session.commands.clear()
+    session.server_sent(SIMPLE[1], 0.0)
+    return session
+
+
+@pytest.mark.parametrize("waiting", [0, 300])
+def test_grant(benchmark: BenchmarkFixture, waiting: int) -> None:
+    """Ask for the pool's idle server and give it back, perhaps before a queue that has to wait."""
+    admission: Admission[str] = Admission(1, 10_000)
+    pool: Pool[str] = Pool(PoolName("shop", "django"))
+    (opening,) = admission.ask(Ticket("first", pool, 0.0), 0.0)
+    assert isinstance(opening, Open)
+    server = opening.server
+    (granted,) = admission.opened(server, 0.0)
+    assert isinstance(granted, Grant)
+    for number in range(waiting):
+        admission.ask(Ticket(f"waiting {number}", pool, 0.0), 0.0)
+
+    def turn() -> None:
+        admission.ask(Ticket("next", pool, 1.0), 1.0)
+        admission.cleaning(server, 1.0)
+        admission.released(server, 1.0)
+
+    if not waiting:
+        admission.cleaning(server, 0.0)
+        admission.released(server, 0.0)
+    benchmark(turn)
+
+
+def test_login(benchmark: BenchmarkFixture) -> None:
+    """A client's way in, its password asked for in clear; the world outside answers at once."""
+    rules = login.House("password", False, False, False, True, b"seed")
+    packet = messages.startup_message({"user": "anna", "database": "shop"})
+    answers: dict[type, object] = {
+        login.ReadPacket: packet,
+        login.ReadPassword: b"secret\0",
+        login.DoesPostgresAsk: True,
+    }
+    assert benchmark(let_in, rules, answers.get) == "anna"
+
+
+def let_in(rules: login.House, answer: Callable[[type], object]) -> str:
+    talk = login.log_in(rules)
+    step = next(talk)
+    while True:
+        try:
+            step = talk.send(answer(type(step)))
+        except StopIteration as finished:
+            user: str = finished.value.request.user
+            return user
+
+
+def test_redact(benchmark: BenchmarkFixture) -> None:
+    """What a log shows of a statement."""
+    statement = b"SELECT * FROM shop_order WHERE name = 'Anna' AND total > 12.50 LIMIT 21"
+    assert "Anna" not in benchmark(redact, statement)
