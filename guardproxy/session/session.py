@@ -42,6 +42,7 @@ BACKLOG_LIMIT = 64 * 1024
 """Bytes kept of a client that waits for a server; then its socket is not read any more."""
 
 # What a client's message means, by its type.
+# 0 is for `skim`: what is only forwarded does not stop its walk.
 _FORWARD, _REQUEST, _EXTENDED, _PARSE, _COPY_END, _TERMINATE, _ILLEGAL = range(7)
 
 
@@ -212,6 +213,8 @@ class Session:
             if length < 4:
                 raise ProtocolViolation(f"invalid message length {length}")
             at += length + 1
+            if act == _FORWARD:  # one row of COPY seldom comes alone
+                at = skim(data, at, end, self._table)
         if at < end:
             self._client_tail = data[at:]
             self._client_skip = 0

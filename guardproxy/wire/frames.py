@@ -30,8 +30,10 @@ def skim(data: bytes | bytearray, at: int, end: int, table: bytes) -> int:
     The result may lie beyond `end`: so many bytes of the last body are still to come. Fewer than
     five bytes before `end` are the beginning of a header. A length below 4 stops the walk too.
     """
-    while end - at >= HEADER_SIZE:
-        kind, length = header(data, at)
+    last = end - HEADER_SIZE
+    read = header  # a local: this loop is the whole cost of narrow rows
+    while at <= last:
+        kind, length = read(data, at)
         if table[kind] or length < 4:
             return at
         at += length + 1
