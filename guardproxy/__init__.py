@@ -16,7 +16,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
     second   session/           sans-I/O: one client's conversation
                  session        chunks in, chunks and commands out: HOT; states: its life, a table
                  login          a client's way in; conversations: what we say to a server ourselves
-                 statement      a statement as people may see it
+                 statement      what can be told from a statement's text
              pool/              sans-I/O: pool: servers by population; admission: cap and queue
     first    wire/              sans-I/O: frames (HOT), messages, scram
     ground   errors stats       exceptions with SQLSTATE and Reason; counters
