@@ -1,4 +1,4 @@
-"""Sans-I/O: the door. Who gets a server, who waits, what must be opened or closed for whom.
+"""Sans-I/O: the queue. Who gets a server, who waits, what must be opened or closed for whom.
 
 One cap over all pools, first come first served across them. Every call decides all there is to
 decide and returns orders for the world outside to carry out, in sequence:
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic
@@ -279,43 +279,3 @@ class _Coming(Generic[Holder]):
 def _line(ticket: Ticket[Holder]) -> _Line[Holder]:
     """Private pools share a line, for there may be as many as clients."""
     return (None if ticket.pool.private else ticket.pool, ticket.rule)
-
-
-class Door(Generic[Holder]):
-    """At most `limit` are in, the others wait in order (limits.max_client_connections)."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.inside: set[Holder] = set()
-        self._queue: deque[Holder] = deque()
-        self._outside: set[Holder] = set()
-
-    def __len__(self) -> int:
-        """How many wait."""
-        return len(self._outside)
-
-    def enter(self, who: Holder) -> bool:
-        """True if `who` may go in at once; else a later `leave` returns it."""
-        if len(self.inside) < self.limit and not self._outside:
-            self.inside.add(who)
-            return True
-        self._queue.append(who)
-        self._outside.add(who)
-        return False
-
-    def leave(self, who: Holder) -> list[Holder]:
-        """`who` is gone, from inside or from the queue; returns who may go in now."""
-        self.inside.discard(who)
-        self._outside.discard(who)
-        return self.admit()
-
-    def admit(self) -> list[Holder]:
-        """Who may go in now, in order; called too when the limit has changed."""
-        admitted = []
-        while self._queue and len(self.inside) < self.limit:
-            first = self._queue.popleft()
-            if first in self._outside:
-                self._outside.discard(first)
-                self.inside.add(first)
-                admitted.append(first)
-        return admitted
