@@ -164,7 +164,7 @@ class Roaming(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores:
-            self._restore |= finding.restores
+            self._restore |= {"*"}
             self._watching = True
         if finding.forgets:
             self._watch(_TAGS)
