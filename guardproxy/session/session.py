@@ -82,6 +82,7 @@ class Command(enum.Enum):
     KEY_LEARNED = enum.auto()  # passthrough: `cancel_key` is what PostgreSQL gave the client
     EXPIRE = enum.auto()  # idle too long, and the probe found no reason to spare it
     RELEASE = enum.auto()  # it has given its server back, fit for anybody of its pool
+    LOST = enum.auto()  # its server says goodbye, and it lives on without
     KEEP = enum.auto()  # it was asked to, but keeps it: pinned, or busy again
     TELL_SERVER = enum.auto()  # `for_server` is to be sent
 
@@ -330,6 +331,10 @@ class Session:
             self._server_skip,
             self._server_tail,
         )
+
+    def lose_server(self, now: float) -> bool:
+        """Its server is gone; whether it lives on, parked. Here it has lost what it had there."""
+        return False
 
     # -- from the server --------------------------------------------------------------------------
 
