@@ -344,6 +344,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         server = self.some(data, Population.LEASED)
         if server is not None:
             server.retiring = Reason.SERVER_LIFETIME
+            self.settled = False
 
     @somebody(movable=True)
     @rule(data=st.data())
