@@ -223,6 +223,7 @@ def search(text: str, found: Findings) -> None:
 
 
 _UNSEEN = {
+    'u&"': PinReason.SETTING,  # U&"set\005fconfig"
     "currval": PinReason.SEQUENCE,
     "lastval": PinReason.SEQUENCE,
     "load '": PinReason.LOAD,

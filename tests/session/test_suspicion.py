@@ -150,7 +150,10 @@ FOUND = [
         'WITH a AS (UPDATE pg_catalog."pg_settings" SET setting = 1) SELECT 1',
         Finding(Suspicion.ALL_SETTINGS),
     ),
-    (r'SELECT U&"set\005fconfig"(1, 2, 3)', Finding(EVERYTHING)),
+    (
+        r'SELECT U&"set\005fconfig"(1, 2, 3)',
+        Finding(EVERYTHING, pins=frozenset({PinReason.SETTING})),
+    ),
     # asyncpg, when a connection goes back to its pool
     (
         "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;",
