@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from guardproxy.session.pins import EVERYTHING, NONE, NOTHING, Finding, PinReason, Suspicion
-from guardproxy.session.tokens import Kind, Reader
+from guardproxy.session.tokens import Kind, Reader, Token
 
 _REPORTED = """application_name client_encoding datestyle intervalstyle session_authorization
     standard_conforming_strings timezone"""
@@ -109,7 +109,13 @@ def _set(reader: Reader, found: Findings) -> None:
     _change(_meant(name, reader), found)
     if not reader.takes("="):
         reader.takes("to")
-    found.restores |= reader.take().value in ("default", "local", "", ";")
+    found.restores |= _is_default(reader.take(), name)
+
+
+def _is_default(value: Token, name: str) -> bool:
+    if value.kind is Kind.WORD:
+        return value.value == "default" or (value.value == "local" and name == "time")
+    return value.kind is Kind.END or value.value == ";"  # SET NAMES
 
 
 def _reset(reader: Reader, found: Findings) -> None:
@@ -192,9 +198,11 @@ _RULES: dict[str, Callable[[Reader, Findings], None]] = {
 
 # --------------------------------------------------------------- what cannot be read properly
 
-_NAME = r'"?([a-z_][\w$]*(?:"?\."?[\w$]+)+)'
-_SETS = re.compile(rf"""\bset\s+(?:session\s+|local\s+)?(?:{_NAME}|(["'%|]|seed\b))""", re.ASCII)
-_CONFIGURES = re.compile(r"set_config(?:\W*\('+([\w.$]+)'+\s*,)?", re.ASCII)
+_DOTTED = r'"?([a-z_][\w$]*(?:"?\."?[\w$]+)+ | seed\b)'
+_SETS = re.compile(
+    rf"""\bset\s+ (?: session\s+ | local\s+ )? (?: {_DOTTED} | ["'%|] )""", re.ASCII | re.VERBOSE
+)
+_CONFIGURES = re.compile(r"set_config(?:\W*\(\s*'+([\w.$]+)'+\s*,)?", re.ASCII)
 _RESTORES = re.compile(r"\breset\b|\bdiscard\b|(?:=|\bto)\s*default\b", re.ASCII)
 
 
@@ -202,12 +210,11 @@ def search(text: str, found: Findings) -> None:
     """Code in whatever language and quoting: ask for all, and name what no catalog shows."""
     lowered = text.lower()
     found.suspicion |= EVERYTHING
-    for name, other in _SETS.findall(lowered):
-        found.touch(name.replace('"', "")) if name else found.pins.add(
-            PinReason.SETSEED if other == "seed" else PinReason.SETTING
-        )
-    for name in _CONFIGURES.findall(lowered):
-        found.touch(name) if name else found.pins.add(PinReason.SETTING)
+    for name in (*_SETS.findall(lowered), *_CONFIGURES.findall(lowered)):
+        if name:
+            found.touch(name.replace('"', ""))
+        else:
+            found.pins.add(PinReason.SETTING)
     for word, reason in _UNSEEN.items():
         if word in lowered:
             found.pins.add(reason)
@@ -216,6 +223,7 @@ def search(text: str, found: Findings) -> None:
 
 
 _UNSEEN = {
+    'u&"': PinReason.SETTING,  # U&"set\005fconfig"
     "currval": PinReason.SEQUENCE,
     "lastval": PinReason.SEQUENCE,
     "load '": PinReason.LOAD,
