@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from guardproxy.session.pins import EVERYTHING, Finding, PinReason, Suspicion
+from guardproxy.session.pins import ALL, EVERYTHING, Finding, PinReason, Suspicion
 from guardproxy.session.tokens import (
     COMMENT,
     IN_WORD,
@@ -210,7 +210,8 @@ def _set_config(reader: Reader, found: Findings) -> None:
         local = reader.take()
         if local.value.lower() in _TRUE and local.kind in _PLAIN and _ends_argument(reader, ")"):
             return
-        found.restores |= value.kind is Kind.WORD and value.value == "null"
+        if value.kind is Kind.WORD and value.value == "null":
+            found.restores.add(name.value.lower() if name.kind is Kind.LITERAL else ALL)
     if name.kind is Kind.PARAMETER:
         found.touch_bound(int(name.value))
     else:

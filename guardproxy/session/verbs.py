@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from guardproxy.session.pins import EVERYTHING, NONE, NOTHING, Finding, PinReason, Suspicion
+from guardproxy.session.pins import ALL, EVERYTHING, NONE, NOTHING, Finding, PinReason, Suspicion
 from guardproxy.session.tokens import Kind, Reader, Token
 
 _REPORTED = """application_name client_encoding datestyle intervalstyle session_authorization
@@ -48,7 +48,7 @@ class Findings:
         self.settings: set[str] = set()
         self.bound: list[int] = []
         self.pins: set[PinReason] = set()
-        self.restores = False
+        self.restores: set[str] = set()
         self.forgets = False
         self.later = False  # what is found is not done yet, and unseen when it will be
 
@@ -80,7 +80,7 @@ class Findings:
             frozenset(self.settings),
             tuple(self.bound),
             frozenset(self.pins),
-            self.restores,
+            frozenset(self.restores),
             self.forgets,
         )
         return NOTHING if found == NOTHING else found
@@ -106,10 +106,12 @@ def _set(reader: Reader, found: Findings) -> None:
         for each in _CHARACTERISTICS:
             found.touch(each)
         return
-    _change(_meant(name, reader), found)
+    meant = _meant(name, reader)
+    _change(meant, found)
     if not reader.takes("="):
         reader.takes("to")
-    found.restores |= _is_default(reader.take(), name)
+    if _is_default(reader.take(), name):
+        found.restores.add(meant or ALL)
 
 
 def _is_default(value: Token, name: str) -> bool:
@@ -119,14 +121,16 @@ def _is_default(value: Token, name: str) -> bool:
 
 
 def _reset(reader: Reader, found: Findings) -> None:
-    found.restores = True
     name = reader.name()
     if name == "session":
         name = reader.name()
     if name == "all":
         found.suspicion |= Suspicion.SETTINGS | Suspicion.ALL_SETTINGS
-    else:
-        _change(_meant(name, reader), found)
+        found.restores.add(ALL)
+        return
+    meant = _meant(name, reader)
+    _change(meant, found)
+    found.restores.add(meant or ALL)
 
 
 def _meant(name: str, reader: Reader) -> str:
@@ -158,7 +162,8 @@ def _discard(reader: Reader, found: Findings) -> None:
     what = reader.take().value
     if what == "all":
         found.suspicion |= EVERYTHING
-        found.restores = found.forgets = True
+        found.restores.add(ALL)
+        found.forgets = True
     elif what in ("temp", "temporary"):
         found.suspicion |= Suspicion.TEMP
 
@@ -218,7 +223,8 @@ def search(text: str, found: Findings) -> None:
     for word, reason in _UNSEEN.items():
         if word in lowered:
             found.pins.add(reason)
-    found.restores |= _RESTORES.search(lowered) is not None
+    if _RESTORES.search(lowered):
+        found.restores.add(ALL)
     found.forgets |= "deallocate" in lowered or "discard" in lowered
 
 

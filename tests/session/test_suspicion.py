@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guardproxy.session.pins import EVERYTHING, NOTHING, Finding, PinReason, Suspicion
+from guardproxy.session.pins import ALL, EVERYTHING, NOTHING, Finding, PinReason, Suspicion
 from guardproxy.session.suspicion import Scan, glance
 
 SCAN = Scan()
@@ -17,7 +17,8 @@ SETTING = Finding(pins=frozenset({PinReason.SETTING}))
 
 
 def sets(*names: str, restores: bool = False) -> Finding:
-    return Finding(Suspicion.SETTINGS, frozenset(names), restores=restores)
+    back = frozenset(names) if restores else frozenset()
+    return Finding(Suspicion.SETTINGS, frozenset(names), restores=back)
 
 
 def bound(*numbers: int) -> Finding:
@@ -112,7 +113,7 @@ FOUND = [
     ("SELECT set_config('a.b', 'x', not true)", sets("a.b")),
     ("SELECT set_config('a.b', 'x', true and false)", sets("a.b")),
     ("SELECT set_config('a.b', NULL, false)", sets("a.b", restores=True)),
-    ("SELECT set_config('TimeZone', NULL, false)", Finding(restores=True)),
+    ("SELECT set_config('TimeZone', NULL, false)", Finding(restores=frozenset({"timezone"}))),
     ("SELECT set_config('role', 'app', false)", Finding(Suspicion.ROLE)),
     ("SELECT set_config('seed', '0.1', false)", Finding(pins=frozenset({PinReason.SETSEED}))),
     ("SELECT set_config($1, $2, false)", bound(1)),
@@ -163,7 +164,7 @@ FOUND = [
             | Suspicion.LISTEN
             | Suspicion.SETTINGS
             | Suspicion.ALL_SETTINGS,
-            restores=True,
+            restores=frozenset({ALL}),
         ),
     ),
     # asyncpg, before it reads the types
