@@ -40,6 +40,7 @@ MAX_LOGIN_BUFFER = 64 * 1024 + 4096
 """Bytes a client may send ahead while it is being logged in."""
 
 _PEERCRED = struct.Struct("3i")
+_IDLE = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
 
 
 class ClientLink(TwistedProtocol):
@@ -291,8 +292,11 @@ class ClientLink(TwistedProtocol):
 
     @property
     def idle_since(self) -> float | None:
-        """Since when it could give its server away; None if it could not."""
-        return self.session.since if self.movable else None  # type: ignore[union-attr]
+        """Since when it could give its server away; None if it could not. HOT."""
+        session = self.session
+        if session is None or session.state is not _IDLE or not self.movable:
+            return None
+        return session.since
 
     def offered(self, server: ServerLink) -> bool:
         """A server for this client's ticket; False if it does not want it any more."""

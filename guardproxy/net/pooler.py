@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import ssl
-from collections import deque
+from collections.abc import Callable
+from operator import attrgetter
 from time import monotonic
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -30,6 +31,7 @@ from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revo
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
 from guardproxy.session.conversations import Credential
 from guardproxy.session.login import Request
+from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Command, Evacuate, Session
 from guardproxy.settings import SessionLimits, Settings
 from guardproxy.stats import Census, Totals
@@ -63,6 +65,7 @@ class Pooler:
     def __init__(self, settings: Settings, clock: Clock, log: Log) -> None:
         self.clock = clock
         self.log = log
+        self.now: Callable[[], float] = monotonic
         self.totals = Totals()
         self.census = Census()
         self.clients: dict[int, ClientLink] = {}
@@ -72,8 +75,7 @@ class Pooler:
         self.packets: WeakKeyDictionary[ClientPool, bytes] = WeakKeyDictionary()
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
         self.draining = False
-        self._orders: deque[Order[Holder]] = deque()
-        self._carrying = False
+        self._orders: list[Order[Holder]] | None = None  # being carried out
         self._numbers = itertools.count(1)
         self.settings = settings
         self.upstream = Upstream(settings.upstream)
@@ -83,15 +85,12 @@ class Pooler:
             pool.max_server_connections,
             pool.max_waiting,
             rule_caps(settings),
-            _idle_since if pool.mode == "transaction" else None,
+            attrgetter("idle_since") if pool.mode == "transaction" else None,
         )
         self.entrance = Entrance(self)
         self.departure = Departure(self)
         self.cancels = Cancels(self)
         self.opener = Opener(self)
-
-    def now(self) -> float:
-        return monotonic()
 
     # -- clients ----------------------------------------------------------------------------------
 
@@ -150,22 +149,25 @@ class Pooler:
             client.server.cancel_key = session.cancel_key  # type: ignore[union-attr]
 
     def want_server(self, client: ClientLink, pool: ClientPool) -> None:
-        client.ticket = ticket = Ticket(client, pool, self.now(), client.rule)
+        now = self.now()
+        client.ticket = ticket = Ticket(client, pool, now, client.rule)
         client.notified = False
         try:
-            self.ask(ticket)
+            orders = self.admission.ask(ticket, now)
         except GuardError as error:
             client.ticket = None
             client.end(error)
             return
+        if orders:
+            self.carry_out(orders)
         if client.ticket is ticket and client.limits is not None:
-            self._watch_wait(client, ticket.since + client.limits.query_wait_timeout)
+            due = now + client.limits.query_wait_timeout
+            if client.wait_timer is None or client.wait_due > due:
+                self._watch_wait(client, due)
 
     def _watch_wait(self, client: ClientLink, due: float) -> None:
-        """Look again then. A timer for each wait is too dear, so the one that is set stays."""
+        """Look again then. A timer for each wait is too dear, so one that is set before stays."""
         if client.wait_timer is not None:
-            if client.wait_due <= due:
-                return
             client.wait_timer.cancel()
         client.wait_due = due
         client.wait_timer = self.clock.callLater(due - self.now(), self._wait_looked_at, client)
@@ -185,9 +187,10 @@ class Pooler:
         """The client gets this server."""
         session = client.session
         assert session is not None
+        now = self.now()
         client.ticket = None
         try:
-            request = session.lease(link.backend, self.now())
+            request = session.lease(link.backend, now)
         except GuardError as error:  # in what it said while it waited
             client.end(error)
             return False
@@ -211,18 +214,31 @@ class Pooler:
         """Ask for it though nobody waits, if its session can give it away."""
         self.carry_out(self.admission.revoke(server, self.now()))
 
+    def could_give(self, link: ServerLink, now: float) -> None:
+        """Its session has become idle and can move, while somebody waits. HOT."""
+        orders = self.admission.idle(link.server, now)
+        if len(orders) == 1 and type(orders[0]) is Revoke and orders[0].server is link.server:
+            self._ask_back(link, now)
+        elif orders:
+            self.carry_out(orders)
+
     def _revoke(self, link: ServerLink) -> None:
-        client, session = link.client, link.session
-        if client is None or session is None:
+        client = link.client
+        if client is None:
             return  # it has left meanwhile, and its server is being cleaned
-        if not client.movable:
-            self._orders.extend(self.admission.kept(link.server, self.now()))
-            return
-        request = session.revoke(self.now())  # type: ignore[attr-defined]
+        if client.movable:
+            self._ask_back(link, self.now())
+        else:
+            self.carry_out(self.admission.kept(link.server, self.now()))
+
+    def _ask_back(self, link: ServerLink, now: float) -> None:
+        session = link.session
+        assert isinstance(session, Roaming)
+        request = session.revoke(now)
         if request:
             link.transport.write(request)
         if session.commands:
-            self.obey(client)
+            self.obey(link.client)  # type: ignore[arg-type]
 
     def _released(self, client: ClientLink) -> None:
         """Parked: its server is for anybody."""
@@ -257,27 +273,28 @@ class Pooler:
 
     def carry_out(self, orders: list[Order[Holder]]) -> None:
         """What admission has decided, one after the other; orders may bring forth orders."""
-        self._orders.extend(orders)
-        if self._carrying:
+        if self._orders is not None:
+            self._orders += orders
             return
-        self._carrying = True
+        self._orders = orders
         try:
-            while self._orders:
-                self._carry(self._orders.popleft())
+            for order in orders:  # they may become more
+                self._carry(order)
         finally:
-            self._carrying = False
+            self._orders = None
 
     def _carry(self, order: Order[Holder]) -> None:
         match order:
-            case Grant(ticket, server):
-                if not ticket.holder.offered(self.links[server]):
-                    self._orders.extend(self.admission.released(server, self.now()))
-            case Revoke(server):
-                self._revoke(self.links[server])
-            case Open(server):
-                self.opener.open(server)
-            case Close(server, reason):
-                self._end_server(self.links[server], reason)
+            case Grant():
+                server = order.server
+                if not order.ticket.holder.offered(self.links[server]):
+                    self.carry_out(self.admission.released(server, self.now()))
+            case Revoke():
+                self._revoke(self.links[order.server])
+            case Open():
+                self.opener.open(order.server)
+            case Close():
+                self._end_server(self.links[order.server], order.reason)
 
     # -- servers ----------------------------------------------------------------------------------
 
@@ -388,10 +405,6 @@ class Pooler:
                 client.limits = self.limits_of(client, client.request)
         self.entrance.take(settings)
         self.carry_out(self.admission.assign(self.now()))
-
-
-def _idle_since(holder: Holder) -> float | None:
-    return holder.idle_since
 
 
 def rule_caps(settings: Settings) -> dict[int, int]:

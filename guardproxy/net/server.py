@@ -69,7 +69,7 @@ class ServerLink(Caller):
         if session.commands:
             self.pooler.obey(client)  # type: ignore[arg-type]
         elif self.admission.waiting and session.movable and not self._cancels:
-            self.pooler.carry_out(self.admission.idle(self.server, now))
+            self.pooler.could_give(self, now)
 
     def lend(self, client: ClientLink, session: Session) -> None:
         """From now on bytes are the client's."""
@@ -185,7 +185,7 @@ class ServerLink(Caller):
             waiting, self._uncancelled = self._uncancelled, None
             waiting.callback(None)
         elif self.admission.waiting and self.session is not None and self.session.movable:
-            self.pooler.carry_out(self.admission.idle(self.server, monotonic()))
+            self.pooler.could_give(self, monotonic())
 
     def uncancelled(self) -> Deferred[None]:
         """Fires when no cancel is on its way any more: until then it could hit the next client."""

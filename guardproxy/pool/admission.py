@@ -368,9 +368,11 @@ class Admission(Generic[Holder]):
 
     def _idle_longest(self, pool: Pool[Holder]) -> Server[Holder] | None:
         """The first of `_movable` in this pool."""
-        found, least = None, 0.0
+        found, least, idle_since = None, 0.0, self.idle_since
+        if idle_since is None:
+            return None
         for server in pool[_LEASED]:
-            since = self._idle_since(server)
+            since = idle_since(server.holder)  # type: ignore[arg-type]
             if since is None or server.retiring or self._refused.get(server) == since:
                 continue
             if found is None or (since, server.id) < (least, found.id):
@@ -388,7 +390,9 @@ class Admission(Generic[Holder]):
 
     def _pass_on(self, server: Server[Holder], ticket: Ticket[Holder], now: float) -> Grant[Holder]:
         """From one to the next without being idle in between."""
-        self._forget_asked(server)
+        self._asked.pop(server, None)
+        if self._refused:
+            self._refused.pop(server, None)
         server.pool.move(server, _LEASED, now)
         server.holder = ticket.holder
         self._served(ticket)
@@ -401,8 +405,8 @@ class Admission(Generic[Holder]):
         pool, oldest = server.pool, self._oldest()
         if oldest.pool is not pool or oldest.rule is not None:
             return False
-        coming = pool[_OPENING] or pool[_CLEANING]
-        return not coming and self._idle_since(server) is not None
+        populations = pool.populations
+        return not (populations[_OPENING] or populations[_CLEANING])
 
     def _oldest(self) -> Ticket[Holder]:
         """Of those who wait; there is one."""
