@@ -142,6 +142,14 @@ def crowd(roaming: Guard) -> Iterator[Crowd]:
 
 
 @pytest.fixture
+def superusers(guard: NewGuard, pg: Postgres, crew: None) -> Iterator[Crowd]:
+    """A crowd of superusers, whom PostgreSQL lets in over its Unix socket."""
+    place = guard(upstream={"host": str(pg.folder)}, pool=ROAMING)
+    with Crowd(place, servers=2, user="admin") as crowd:
+        yield crowd
+
+
+@pytest.fixture
 def table(request: pytest.FixtureRequest, pg: Postgres) -> Iterator[str]:
     """The name of an empty table (id int, t text) in `app` that everybody may use."""
     name = f"t_{abs(hash(request.node.nodeid)):x}"

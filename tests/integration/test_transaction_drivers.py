@@ -22,8 +22,6 @@ CLIENTS = 6
 PATIENCE = 30
 ROUNDS = 15
 
-Work = Callable[[int, Callable[[int], None]], None]
-
 
 class Meeting:
     """Lets clients go on till each has done its rounds and been on two servers at least."""
@@ -199,7 +197,8 @@ def test_pg8000_executemany(crowd: Crowd, table: str) -> None:
 
 def login_of(guard: Guard) -> dict[str, Any]:
     login = guard.login()
-    return {**login, "database": login.pop("dbname"), "timeout": 30}
+    login["database"] = login.pop("dbname")
+    return {**login, "timeout": 30}
 
 
 def test_asyncpg(roaming: Guard, table: str) -> None:

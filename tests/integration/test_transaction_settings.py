@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.integration.conftest import NewGuard
-from tests.integration.guard import Guard
 from tests.integration.moving import Connection, Crowd
 from tests.integration.postgres import Postgres
 
@@ -326,15 +323,6 @@ def test_role_and_back(crowd: Crowd) -> None:
     assert crowd.everywhere(assumed, "select current_user::text") == ("crew",)
     assumed.execute("set role none")
     assert crowd.everywhere(assumed, "select current_user::text") == ("alice",)
-
-
-@pytest.fixture
-def superusers(guard: NewGuard, pg: Postgres, crew: None) -> Iterator[Crowd]:
-    """A crowd of superusers, whom PostgreSQL lets in over its Unix socket."""
-    pool: dict[str, Any] = {"mode": "transaction", "max_server_connections": 2}
-    place: Guard = guard(upstream={"host": str(pg.folder)}, pool=pool)
-    with Crowd(place, servers=2, user="admin") as crowd:
-        yield crowd
 
 
 def test_session_authorization(superusers: Crowd) -> None:

@@ -1,6 +1,8 @@
 """Transaction mode: a transaction has one server from beginning to end, whatever happens in it."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -207,25 +209,27 @@ def test_a_client_waits_for_a_transaction(crowd: Crowd) -> None:
 
 def test_cancel_never_hits_another(crowd: Crowd, pg: Postgres) -> None:
     """A cancel of a client that has no server just now finds nothing, whoever runs on its last."""
-    me = crowd.client()
+    me, busy = crowd.client(), crowd.client()
     for server in crowd.turns():
         assert pid_of(me) == server
-        busy = crowd.client()
-        done: list[Any] = []
-        text = "select pg_sleep(0.3), pg_backend_pid(), 'unharmed'"
-
-        def sleep(client: Connection = busy, text: str = text, done: list[Any] = done) -> None:
-            done.append(client.execute(text).fetchone())
-
-        thread = threading.Thread(target=sleep)
-        thread.start()
-        look = "select pid from pg_stat_activity where state = 'active' and query = %s"
-        eventually(lambda look=look, text=text: pg.query(look, [text]) == [(server,)])  # noqa: B023
-        me.cancel_safe()
-        me.cancel_safe()
-        thread.join(10)
-        assert done == [("", server, "unharmed")]
+        with running(busy, pg, server) as answers:
+            me.cancel_safe()
+            me.cancel_safe()
+        assert answers == [("", server, "unharmed")]
         assert pid_of(me) == server
+
+
+@contextmanager
+def running(client: Connection, pg: Postgres, server: int) -> Iterator[list[Any]]:
+    """A query that runs on this server for a moment; its row, at the end."""
+    text = "select pg_sleep(0.3), pg_backend_pid(), 'unharmed'"
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(client.execute(text).fetchone()))
+    thread.start()
+    look = "select pid from pg_stat_activity where state = 'active' and query = %s"
+    eventually(lambda: pg.query(look, [text]) == [(server,)])
+    yield answers
+    thread.join(10)
 
 
 def test_a_race_of_cancels(guard: NewGuard) -> None:
