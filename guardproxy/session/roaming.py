@@ -10,20 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session import pins
 from guardproxy.session.backend import Backend
-from guardproxy.session.parameters import (
-    SET_CONFIG,
-    Parameters,
-    change,
-    in_order,
-    of_startup,
-    settable,
-)
-from guardproxy.session.pins import Finding, PinReason, Scan, Suspicion
+from guardproxy.session.belongings import STAYS_WITH_SERVER, Belongings, Pin, Rules
+from guardproxy.session.parameters import SET_CONFIG, change
+from guardproxy.session.pins import Finding, PinReason, Suspicion
 from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
 from guardproxy.session.session import (
     HEEDED,
@@ -35,7 +28,7 @@ from guardproxy.session.session import (
     Session,
     client_table,
 )
-from guardproxy.session.statement import identifier, redact
+from guardproxy.session.statement import identifier
 from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
@@ -45,10 +38,8 @@ from guardproxy.wire.messages import (
     CLOSE,
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
-    DATA_ROW,
     DESCRIBE,
     ERROR,
-    PARAMETER_STATUS,
     PARSE_COMPLETE,
 )
 
@@ -63,12 +54,7 @@ _TAGS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE, COMMAND_COMPLETE])
 MAX_NAME = 64 * 1024
 """Bytes of a portal's and a statement's name together."""
 
-_STAYS_WITH_SERVER = frozenset((PinReason.LOAD, PinReason.SETSEED))
-"""What DISCARD ALL does not undo."""
-_DISCARDED = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
-"""What DISCARD ALL undoes, and no probe can see."""
-_ALL = "*"
-_STATUS = PARAMETER_STATUS
+_TOO_LONG = Finding(pins=frozenset((PinReason.STATEMENT,)))
 _IN_SQL = re.compile(
     rb"""(?isx) (?: \s | --[^\n]*\n | /\*.*?\*/ )*
     (?P<verb> PREPARE | EXECUTE | DEALLOCATE (?: \s+ PREPARE )? ) \s+
@@ -76,41 +62,17 @@ _IN_SQL = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How sessions roam, from the settings."""
-
-    scan: Scan
-    probe: str = "suspicious"
-    max_prepared_statements: int = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """Why a session keeps its server: since when, and the statement that did it, for people."""
-
-    since: float
-    statement: str
-
-
 class Roaming(Session):
     """`known` is what the client was told at login: the ParameterStatus values."""
 
     __slots__ = (
+        "_belongings",
         "_deallocated",
         "_held",
-        "_names",
         "_restore",
         "_rules",
-        "_stale",
-        "_startup",
         "_statements",
-        "_suspicion",
         "backend",
-        "pins",
-        "reported",
-        "settings",
-        "setup",
     )
 
     def __init__(
@@ -118,17 +80,10 @@ class Roaming(Session):
     ) -> None:
         super().__init__(parameters, now)
         self._table = _TABLE
-        self.pins: dict[PinReason, Pin] = {}
         self.backend: Backend | None = None
-        self.reported = dict(known)  # what the client believes
-        self.settings = of_startup(parameters, known)  # the others that it has set
-        self.setup = Parameters.of(settable(known) | self.settings)
-        self._startup = self.setup
-        self._stale = False  # `setup` is not what `reported` and `settings` say
         self._rules = rules
+        self._belongings = Belongings(parameters, known, rules.probe)
         self._statements = Statements(rules.max_prepared_statements)
-        self._suspicion = Suspicion(0)
-        self._names: set[str] = set()  # of settings to be read back
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._held = b""
         self._deallocated: bytes | None = None
@@ -138,22 +93,25 @@ class Roaming(Session):
     def _setup(self, backend: Backend) -> bytes:
         self.backend = backend
         self._statements.arrive(backend.shelf)
-        before, backend.setup = backend.setup, self.setup
-        return b"" if before is self.setup else change(before, self.setup, backend.clean)
+        wanted = self._belongings.setup
+        before, backend.setup = backend.setup, wanted
+        return b"" if before is wanted else change(before, wanted, backend.clean)
+
+    @property
+    def pins(self) -> Mapping[PinReason, Pin]:
+        """Why it keeps its server."""
+        return self._belongings.pins
 
     @property
     def movable(self) -> bool:
         """Whether nothing is under way, and nothing is known to hold it; a probe may find more."""
         return (
             self.state is State.IDLE
-            and (not self.pins or self._suspicion != 0)
             and self._detour is None
-            and not self._server_skip
-            and not self._client_skip
-            and not self._client_tail
-            and not self._server_tail
+            and not (self._server_skip or self._server_tail)
+            and not (self._client_skip or self._client_tail)
             and not self.farewell
-            and _STAYS_WITH_SERVER.isdisjoint(self.pins)
+            and not self._belongings.bound
         )
 
     def revoke(self, now: float) -> bytes:
@@ -161,73 +119,33 @@ class Roaming(Session):
 
         Returns the probe for its server, if it must be asked first.
         """
-        suspicion = self._suspicion if self._rules.probe != "always" else pins.EVERYTHING
-        if not suspicion:
+        asked, probe = self._belongings.question()
+        if not probe:
             self._release(now)
             return b""
-        names = sorted(self._names.union(name for name in self.settings if "." in name))
-        self._suspicion = Suspicion(0)
-        self._names.clear()
-        self._swallow(lambda replies, now: self._confessed(suspicion, replies, now))
-        return messages.run_apart(pins.probe(suspicion), [(pins.array(names),)])
+        self._swallow(lambda replies, now: self._confessed(asked, replies, now))
+        return probe
+
+    def _confessed(self, asked: Suspicion, replies: list[Reply], now: float) -> bytes:
+        self._belongings.answered(asked, replies, now)
+        if self.movable and not self._belongings.suspicion and not self.pins:
+            self._release(now)
+        else:
+            self.commands.append(Command.KEEP)
+        return self._belongings.news(replies)
 
     def _release(self, now: float) -> None:
         """The one way to part from a server and live on."""
         assert self.backend is not None
-        if self._stale:
-            self.setup = Parameters.of(settable(self.reported) | self.settings)
-            self._stale = False
-        self.backend.setup = self.setup
+        self.backend.setup = self._belongings.setup
         self.backend = None
         self.enter(Event.RELEASED, now)
         self.leased = False
         self.commands.append(Command.RELEASE)
 
-    def _confessed(self, suspicion: Suspicion, replies: list[Reply], now: float) -> bytes:
-        """The server's answer to the probe."""
-        rows = [messages.parse_data_row(body) for kind, body in replies if kind == DATA_ROW]
-        if any(kind == ERROR for kind, _ in replies):
-            self._pin(PinReason.UNKNOWN, now)
-        else:
-            settings, found = pins.read(rows)
-            self._learn(settings, suspicion)
-            self._repin(found, pins.reasons(suspicion), now)
-        if not self.pins and self.movable and not self._suspicion:
-            self._release(now)
-        else:
-            self.commands.append(Command.KEEP)
-        return self._news(replies)
-
-    def _learn(self, found: Mapping[str, str | None], suspicion: Suspicion) -> None:
-        """Settings as the server has them now."""
-        reported = {name.lower() for name in self.reported}
-        if Suspicion.ALL_SETTINGS in suspicion:  # all there are, but for what is never listed
-            self.settings = {
-                name: value
-                for name, value in self.settings.items()
-                if "." in name or name == "role"
-            }
-        for name, value in found.items():
-            if name in reported:
-                continue
-            if value is None or (name, value) == ("role", "none"):
-                self.settings.pop(name, None)
-            else:
-                self.settings[name] = value
-        self._stale = True
-
-    # -- pins -------------------------------------------------------------------------------------
-
-    def _pin(self, reason: PinReason, now: float) -> None:
-        if reason not in self.pins:
-            self.pins[reason] = Pin(now, redact(self.last_request))
-
-    def _repin(self, found: set[PinReason], asked: frozenset[PinReason], now: float) -> None:
-        for reason in asked - found:
-            self.pins.pop(reason, None)
-        self.pins.pop(PinReason.UNKNOWN, None)
-        for reason in found:
-            self._pin(reason, now)
+    def leave(self, now: float) -> Parting | None:
+        parting = super().leave(now)
+        return parting if STAYS_WITH_SERVER.isdisjoint(self.pins) else None
 
     def probe(self, now: float) -> bytes:
         """A pinned session is never idle for too long: what holds it is in use."""
@@ -235,20 +153,7 @@ class Roaming(Session):
 
     def _suspect(self, finding: Finding, bind: bytes = b"") -> None:
         """A statement may do what its text says it may."""
-        for reason in finding.pins:
-            self._pin(reason, self.since)
-        self._suspicion |= finding.suspicion
-        self._names |= finding.settings
-        for number in finding.bound_settings:
-            name = messages.bound_text(bind, number)
-            if name is None:
-                self._pin(PinReason.SETTING, self.since)
-            else:
-                self._names.add(name.lower())
-        if self._rules.probe == "never":
-            for reason in pins.reasons(finding.suspicion):
-                self._pin(reason, self.since)
-            self._suspicion = Suspicion(0)
+        self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores:
             self._restore |= finding.restores
             self._watching = True
@@ -384,13 +289,11 @@ class Roaming(Session):
         finding = self._look(data[stop + 1 : data.find(b"\0", stop + 1)]) if whole else pins.OPAQUE
         name = data[start:stop]
         if not whole:
-            self._pin(PinReason.STATEMENT, now)
+            self._suspect(_TOO_LONG)
         if name:
             body = data[stop + 1 : end] if whole else b""
-            parsed = self._statements.parse(name, body, finding, self._batch)
-            self._rename(parsed.first, at, length, start, stop, parsed.name)
-            if parsed.after:
-                self._edits.append((end, end, parsed.after))
+            first, there = self._statements.parse(name, body, finding, self._batch)
+            self._rename(first, at, length, start, stop, there)
         else:
             self._statements.parse_unnamed(data[at:end] if whole else None, finding, self._batch)
         self._watch(_COMPLETIONS)
@@ -419,9 +322,7 @@ class Roaming(Session):
                     (at, at + HEADER_SIZE + len(body), messages.message(ERROR, said))
                 )
         else:
-            name, value = messages.parse_parameter_status(body)
-            self.reported[name] = value
-            self._stale = True
+            self._belongings.report(*messages.parse_parameter_status(body))
 
     def _completed(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
@@ -429,8 +330,7 @@ class Roaming(Session):
         elif tag == b"DEALLOCATE\0" and self._deallocated is not None:
             self._statements.deallocated(self._deallocated)
         if tag == b"DISCARD ALL\0":
-            for reason in _DISCARDED:
-                self.pins.pop(reason, None)
+            self._belongings.discarded()
 
     def _settled(self, data: bytes, at: int) -> None:
         self._watching = False
@@ -439,25 +339,16 @@ class Roaming(Session):
         self._deallocated = None
         wanted, self._restore = self._restore, set()
         if wanted and self.state is not State.FAILED:
-            pairs = self._reset_too_far(wanted)
+            assert self.backend is not None
+            pairs = self._belongings.reset_too_far(wanted, self.backend.clean)
             if pairs:
                 self._put_back(pairs, data[at : at + HEADER_SIZE + 1], at)
-
-    def _reset_too_far(self, names: set[str]) -> list[tuple[str, str | None]]:
-        """What RESET has taken to the server's defaults, and the client had otherwise at login."""
-        assert self.backend is not None
-        clean = self.backend.clean.values
-        return [
-            (name, value)
-            for name, value in self._startup.values.items()
-            if clean.get(name) != value and (_ALL in names or name.lower() in names)
-        ]
 
     def _put_back(self, pairs: list[tuple[str, str | None]], ready: bytes, at: int) -> None:
         """Only then is the client told that its statement is done: `ready` waits."""
         self._edits.append((at, at + len(ready), b""))
         self._held = ready
-        self.for_server = messages.run_apart(SET_CONFIG, in_order(pairs))
+        self.for_server = messages.run_apart(SET_CONFIG, pairs)
         self.commands.append(Command.TELL_SERVER)
         self._swallow(self._is_back)
 
@@ -467,19 +358,4 @@ class Roaming(Session):
 
     def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
         super()._setup_answered(replies, now)
-        return self._news(replies)
-
-    def _news(self, replies: list[Reply]) -> bytes:
-        """What the server reports while it answers us, and the client does not know yet."""
-        said = (messages.parse_parameter_status(body) for kind, body in replies if kind == _STATUS)
-        news = b""
-        for name, value in dict(said).items():
-            if self.reported.get(name) != value:
-                self.reported[name] = value
-                self._stale = True
-                news += messages.parameter_status(name, value)
-        return news
-
-    def leave(self, now: float) -> Parting | None:
-        parting = super().leave(now)
-        return parting if _STAYS_WITH_SERVER.isdisjoint(self.pins) else None
+        return self._belongings.news(replies)
