@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from guardproxy.session import pins
 from guardproxy.session.parameters import Parameters, in_order, of_startup, settable
-from guardproxy.session.pins import Finding, PinReason, Scan, Suspicion
+from guardproxy.session.pins import Finding, PinReason, Suspicion
 from guardproxy.session.statement import redact
+from guardproxy.session.suspicion import Scan
 from guardproxy.wire import messages
 from guardproxy.wire.messages import DATA_ROW, ERROR, PARAMETER_STATUS
 

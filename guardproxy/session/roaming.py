@@ -16,7 +16,7 @@ from guardproxy.session import pins
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Belongings, Pin, Rules
 from guardproxy.session.parameters import SET_CONFIG, change
-from guardproxy.session.pins import Finding, PinReason, Suspicion
+from guardproxy.session.pins import NOTHING, Finding, PinReason, Suspicion
 from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
 from guardproxy.session.session import (
     HEEDED,
@@ -34,17 +34,16 @@ from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, stops
 from guardproxy.wire.messages import (
-    BIND,
     CLOSE,
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
-    DESCRIBE,
     ERROR,
     PARSE_COMPLETE,
 )
 
-_BY_NAME, _PORTAL_OR_NAME = range(ILLEGAL + 1, ILLEGAL + 3)  # Bind; Describe and Close
-_TABLE = client_table(ILLEGAL, {b"B": _BY_NAME, b"DC": _PORTAL_OR_NAME})
+_BINDS, _NAMES = range(ILLEGAL + 1, ILLEGAL + 3)  # Bind; Describe and Close
+_TABLE = client_table(ILLEGAL, {b"B": _BINDS, b"DC": _NAMES})
+_ACTIVE = State.ACTIVE
 _PORTAL = ord("P")
 
 _USUAL = stops(HEEDED)
@@ -53,6 +52,10 @@ _TAGS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE, COMMAND_COMPLETE])
 
 MAX_NAME = 64 * 1024
 """Bytes of a portal's and a statement's name together."""
+
+MAX_REPEATED = 4096
+"""Bytes of a batch that are kept in case it must be said again."""
+_STALE_PLAN = b"Mcached plan must not change result type\0"
 
 _TOO_LONG = Finding(pins=frozenset((PinReason.STATEMENT,)))
 _IN_SQL = re.compile(
@@ -69,8 +72,11 @@ class Roaming(Session):
         "_belongings",
         "_deallocated",
         "_held",
+        "_repeatable",
+        "_repeating",
         "_restore",
         "_rules",
+        "_said",
         "_statements",
         "backend",
     )
@@ -86,6 +92,9 @@ class Roaming(Session):
         self._statements = Statements(rules.max_prepared_statements)
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._held = b""
+        self._repeatable = b""  # a batch that begins with Bind, as the client said it
+        self._said = 0  # bytes the client had heard before it
+        self._repeating = False
         self._deallocated: bytes | None = None
 
     # -- the lease --------------------------------------------------------------------------------
@@ -155,7 +164,7 @@ class Roaming(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores:
-            self._restore |= finding.restores
+            self._restore |= {"*"}
             self._watching = True
         if finding.forgets:
             self._watch(_TAGS)
@@ -207,21 +216,29 @@ class Roaming(Session):
         self._rename(first, at, length, start, start + len(named["name"]), spelled)
 
     def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
-        if act == _BY_NAME:
+        if act == _BINDS:
             start = data.find(b"\0", at + HEADER_SIZE) + 1
             stop = data.find(b"\0", start) if start else -1
-        elif act == _PORTAL_OR_NAME:
-            start = at + HEADER_SIZE + 1
-            stop = data.find(b"\0", start)
         elif act == PARSES:
             return self._parse(length, data, at, now)
+        elif act == _NAMES:
+            start = at + HEADER_SIZE + 1
+            stop = data.find(b"\0", start)
         else:
             return super()._note(act, kind, length, data, at, now)
         if stop < 0 and not self._malformed(length, data, at):
             return False
-        self._extended(now)
-        if 0 <= stop < at + length + 1:
-            self._by_name(kind, length, data, at, start, stop)
+        self.unsynced = True
+        if self.state is not _ACTIVE:
+            if not at and self.state is State.IDLE and len(data) <= MAX_REPEATED:
+                self._repeatable, self._said = data, self.sent
+            self.enter(Event.ASKED, now)
+        if stop > at + length or stop < 0:
+            return True  # PostgreSQL will say what is wrong with it
+        if act == _BINDS:
+            self._bind(length, data, at, start, stop)
+        else:
+            self._name(kind, length, data, at, start, stop)
         return True
 
     def _malformed(self, length: int, data: bytes, at: int) -> bool:
@@ -231,36 +248,38 @@ class Roaming(Session):
             raise ProtocolViolation("the names in a message are too long")
         return here > length
 
-    def _by_name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
-        """Bind, Describe or Close of the statement whose name is from `start` to `stop`."""
+    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """Bind of the statement whose name is from `start` to `stop`."""
         statements = self._statements
         name = data[start:stop]
-        first = b""
-        if kind != BIND and data[start - 1] == _PORTAL:
-            if kind == DESCRIBE:
-                return
-            statements.close_portal(self._batch)
-            there = name
+        there = statements.here.get(name)
+        if there == name and name:
+            return
+        finding = statements.finding(name)
+        if finding is not NOTHING:  # what a statement may do, it may do each time
+            self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
+        if there != name:
+            self._where_it_is(length, data, at, start, stop)
+
+    def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """Describe or Close of the statement or portal whose name is from `start` to `stop`."""
+        if data[start - 1] == _PORTAL:
+            if kind == CLOSE:
+                self._statements.close_portal(self._batch)
+                self._watch(_COMPLETIONS)
         elif kind == CLOSE:
-            there = statements.close(name, self._batch)
-        else:
-            known = statements.here.get(name)
-            if kind == BIND and (known is None or not name):
-                self._executed(name, data[at + HEADER_SIZE : at + length + 1])
-            if known == name:
-                return
-            there = known or b""
-            if known is None:
-                first, there = statements.wanted(name, self._batch)
-        if statements.under_way:
+            there = self._statements.close(data[start:stop], self._batch)
+            self._watch(_COMPLETIONS)
+            self._rename(b"", at, length, start, stop, there)
+        elif self._statements.here.get(data[start:stop]) != data[start:stop]:
+            self._where_it_is(length, data, at, start, stop)
+
+    def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """The statement has another name on this server, or is not there yet."""
+        first, there = self._statements.wanted(data[start:stop], self._batch)
+        if first:
             self._watch(_COMPLETIONS)
         self._rename(first, at, length, start, stop, there)
-
-    def _executed(self, name: bytes, bind: bytes) -> None:
-        """What a statement may do, it may do each time."""
-        finding = self._statements.finding(name)
-        if finding is not pins.NOTHING:
-            self._suspect(finding, bind)
 
     def _rename(
         self, first: bytes, at: int, length: int, start: int, stop: int, name: bytes
@@ -301,7 +320,7 @@ class Roaming(Session):
 
     def _look(self, text: bytes) -> Finding:
         scan = self._rules.scan
-        return scan.examine(text) if scan.glance(text) else pins.NOTHING
+        return scan.examine(text) if scan.glance(text) else NOTHING
 
     # -- from the server --------------------------------------------------------------------------
 
@@ -316,6 +335,10 @@ class Roaming(Session):
         super()._heed(kind, body, at)
         if kind == ERROR:
             self._statements.failed(self.queries)
+            if _STALE_PLAN in body and self._unheard(at):
+                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+                self._repeating = self._watching = True
+                return
             said = in_the_clients_words(body)
             if said is not body:
                 self._edits.append(
@@ -337,12 +360,36 @@ class Roaming(Session):
         self._stops = _USUAL
         self._statements.settled()
         self._deallocated = None
+        if self._repeating:
+            self._repeat(at)
+            return
         wanted, self._restore = self._restore, set()
         if wanted and self.state is not State.FAILED:
             assert self.backend is not None
             pairs = self._belongings.reset_too_far(wanted, self.backend.clean)
             if pairs:
                 self._put_back(pairs, data[at : at + HEADER_SIZE + 1], at)
+
+    def _unheard(self, at: int) -> bool:
+        """Whether the client has heard nothing yet in answer to a batch that stands alone.
+
+        Then it was rolled back as a whole, and may be said again.
+        """
+        nothing_before = at == sum(end - start for start, end, _ in self._edits)
+        alone = self.owed == b"S" and not (self.unsynced or self._client_tail or self._client_skip)
+        return bool(self._repeatable) and alone and nothing_before and self.sent == self._said
+
+    def _repeat(self, at: int) -> None:
+        """Say the batch again; a table has changed, and the statement must be made again first."""
+        batch, self._repeatable, self._repeating = self._repeatable, b"", False
+        portal = batch.index(b"\0", HEADER_SIZE) + 1
+        self._statements.stale(batch[portal : batch.index(b"\0", portal)])
+        edits, self._edits = self._edits, []
+        self.received -= len(batch)
+        self.for_server = self.client_sent(batch, self.since)
+        self._edits = [*edits, (at, at + HEADER_SIZE + 1, b"")]
+        self._repeatable = b""  # once is enough
+        self.commands.append(Command.TELL_SERVER)
 
     def _put_back(self, pairs: list[tuple[str, str | None]], ready: bytes, at: int) -> None:
         """Only then is the client told that its statement is done: `ready` waits."""

@@ -37,12 +37,11 @@ class Mine(NamedTuple):
     born: int
 
 
-class Pending(NamedTuple):
-    """A Parse or Close under way, answered by the ReadyForQuery number `batch` at the latest."""
+Pending = tuple[int, bool, Undo | None]
+"""A Parse or Close under way: the number of the ReadyForQuery that comes after its answer at the
+latest, whether it is ours, and what an error takes back. (A plain one, for its speed.)"""
 
-    batch: int
-    ours: bool
-    undo: Undo | None
+_NO_UNNAMED = Undo(b"")
 
 
 class Statements:
@@ -69,6 +68,9 @@ class Statements:
 
     def wanted(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
         """For Bind and Describe: what to send first, and the statement's name on the server."""
+        there = self.here.get(name)
+        if there is not None:
+            return b"", there
         if not name:
             return self._wanted_unnamed(batch)
         known = self.names.get(name)
@@ -80,7 +82,7 @@ class Statements:
         if self.unnamed is None:
             return b"", gone(b"")
         self.here[b""] = b""
-        self._pending.append(Pending(batch, True, Undo(b"")))
+        self._pending.append((batch, True, _NO_UNNAMED))
         return self.unnamed, b""
 
     def _fetch(self, mine: Mine, name: bytes, batch: int) -> tuple[bytes, bytes]:
@@ -93,7 +95,7 @@ class Statements:
         if entry is None or entry.made < mine.born:
             there, first = self._make(mine.statement, entry, name, batch)
             first += mine.statement.parse(there)
-            self._pending.append(Pending(batch, True, Undo(made=mine.statement)))
+            self._pending.append((batch, True, Undo(made=mine.statement)))
         else:
             there = entry.name
         if mine.statement.finding is NOTHING:
@@ -115,7 +117,7 @@ class Statements:
         """Off the shelf."""
         self._shelf.drop(entry.statement)
         self.here = {mine: there for mine, there in self.here.items() if there != entry.name}
-        self._pending.append(Pending(batch, True, Undo(closed=entry)))
+        self._pending.append((batch, True, Undo(closed=entry)))
         return close(entry.name)
 
     def parse(self, name: bytes, body: bytes, finding: Finding, batch: int) -> tuple[bytes, bytes]:
@@ -134,7 +136,7 @@ class Statements:
         new = statement(body, finding) if body else Statement(b"", finding)
         self.names[name] = Mine(new, tick())
         there, first = self._make(new, self._shelf.find(new), name, batch)
-        self._pending.append(Pending(batch, False, Undo(name, made=new)))
+        self._pending.append((batch, False, Undo(name, made=new)))
         if finding is NOTHING:
             self.here[name] = there
         return first, there
@@ -144,7 +146,7 @@ class Statements:
         first, there = b"", name
         if self._shelf.named(name) is None:
             first, there = self._fetch(self.names[name], name, batch)
-        self._pending.append(Pending(batch, False, None))
+        self._pending.append((batch, False, None))
         return first, there
 
     def finding(self, name: bytes) -> Finding:
@@ -153,12 +155,19 @@ class Statements:
             return self._unnamed
         return self.names[name].statement.finding if name in self.names else NOTHING
 
+    def stale(self, name: bytes) -> None:
+        """The statement must be made again before it is used."""
+        mine = self.names.get(name)
+        if mine is not None:
+            self.names[name] = Mine(mine.statement, tick())
+            self.here.clear()
+
     def parse_unnamed(self, whole: bytes | None, finding: Finding, batch: int) -> None:
         """The unnamed statement is another now; None if it is too long to carry."""
         self.unnamed = whole
         self._unnamed = finding
         self.here[b""] = b""
-        self._pending.append(Pending(batch, False, Undo(b"")))
+        self._pending.append((batch, False, _NO_UNNAMED))
 
     def forget_unnamed(self) -> None:
         """A Query destroys it. (PostgreSQL, "Extended Query".)"""
@@ -169,17 +178,17 @@ class Statements:
         """A Close: the statement's name on the server. What others may use stays there."""
         if not name:
             self.forget_unnamed()
-            self._pending.append(Pending(batch, False, None))
+            self._pending.append((batch, False, None))
             return b""
         before = self.names.pop(name, None)
         self.here.pop(name, None)
         self._size -= len(before.statement.body) if before else 0
-        self._pending.append(Pending(batch, False, Undo(name, before) if before else None))
+        self._pending.append((batch, False, Undo(name, before) if before else None))
         return gone(name)
 
     def close_portal(self, batch: int) -> None:
         """Its CloseComplete is the client's."""
-        self._pending.append(Pending(batch, False, None))
+        self._pending.append((batch, False, None))
 
     def in_sql(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
         """EXECUTE or DEALLOCATE by name: what to send first, and the name to use.
@@ -203,16 +212,16 @@ class Statements:
 
     def completed(self) -> bool:
         """A ParseComplete or CloseComplete; whether it is ours."""
-        return bool(self._pending) and self._pending.popleft().ours
+        return bool(self._pending) and self._pending.popleft()[1]
 
     def failed(self, batch: int) -> None:
         """An error: what stands behind it in its batch is skipped."""
         skipped: list[Pending] = []
-        while self._pending and self._pending[0].batch <= batch:
+        while self._pending and self._pending[0][0] <= batch:
             skipped.append(self._pending.popleft())
-        for pending in reversed(skipped):
-            if pending.undo is not None:
-                self._take_back(pending.undo)
+        for _, _, undo in reversed(skipped):
+            if undo is not None:
+                self._take_back(undo)
 
     def _take_back(self, undo: Undo) -> None:
         if undo.made is not None:
