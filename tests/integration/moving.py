@@ -73,7 +73,7 @@ class Other:
         assert not result.error_message, result.error_message
         row = [result.get_value(0, column) for column in range(result.nfields)]
         seen = [(value or b"").decode(self.encoding) for value in row]
-        assert seen[:-1] == self.expected
+        assert seen[:-1] == self.expected, (seen, self.expected)
         return int(seen[-1])
 
     def end(self) -> None:

@@ -18,6 +18,8 @@ from tests.integration.postgres import Postgres
 from tests.integration.waiting import eventually
 
 NewCrowd = Callable[..., Crowd]
+# One server, and nobody waits for it in vain for long.
+ALONE = {**ROAMING, "max_server_connections": 1, "query_wait_timeout": "300ms"}
 FUNCTIONS = """
 create function quiet_lock() returns void language plpgsql as
     $$ begin perform pg_advisory_lock(7); end $$;
@@ -95,14 +97,20 @@ def test_suspicious_does_not_see_others(crowd_of: NewCrowd, pg: Postgres) -> Non
     eventually(lambda: pg.query(look) == [])
 
 
-def test_never_goes_by_the_text(crowd_of: NewCrowd) -> None:
-    """Suspicion alone keeps the server; what is reported by PostgreSQL still follows."""
-    crowd = crowd_of(probe="never")
-    me = crowd.client()
-    me.execute("select set_config('TimeZone', 'Asia/Tokyo', false)")
-    assert crowd.everywhere(me, "show timezone") == ("Asia/Tokyo",)
-    me.execute("select pg_advisory_lock(5)")
-    assert crowd.stays(me)
+def test_never_goes_by_the_text(guard: NewGuard) -> None:
+    """Suspicion alone keeps the server; what PostgreSQL reports by itself still follows."""
+    place = guard(pool={**ALONE, "probe": "never"})
+    with place.connect() as me, place.connect() as other:
+        server = pid_of(me)
+        me.execute("select set_config('TimeZone', 'Asia/Tokyo', false)")
+        assert other.execute("select pg_backend_pid(), current_setting('timezone')").fetchone() == (
+            server,
+            "UTC",
+        )
+        assert me.execute("show timezone").fetchone() == ("Asia/Tokyo",)
+        me.execute("select pg_advisory_lock(5), pg_advisory_unlock(5)")
+        with pytest.raises(psycopg.errors.TooManyConnections):
+            other.execute("select 1")
 
 
 def test_park_after_gives_servers_back(guard: NewGuard, new_postgres: Any) -> None:
@@ -190,8 +198,7 @@ def test_load(superusers: Crowd) -> None:
 
 def test_a_waiting_client_is_told_who_keeps_the_servers(guard: NewGuard) -> None:
     """Pins that fill the cap: the error that ends the waiting says what to look for."""
-    pool = {**ROAMING, "max_server_connections": 1, "query_wait_timeout": "300ms"}
-    place = guard(pool=pool)
+    place = guard(pool=ALONE)
     with place.connect() as pinned, place.connect() as waiting:
         pinned.execute("listen news")
         with pytest.raises(psycopg.errors.TooManyConnections) as caught:
