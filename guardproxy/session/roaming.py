@@ -123,6 +123,11 @@ class Roaming(Session):
             and not self._belongings.bound
         )
 
+    @property
+    def _free(self) -> bool:
+        """Whether nothing of it would stay behind."""
+        return self.movable and not self.pins and not self._belongings.suspicion
+
     def revoke(self, now: float) -> bytes:
         """Somebody else needs its server. The answer is RELEASE or KEEP, at once or after a probe.
 
@@ -130,27 +135,35 @@ class Roaming(Session):
         """
         asked, probe = self._belongings.question()
         if not probe:
-            self._release(now)
+            self._release(Command.RELEASE)
             return b""
         self._swallow(lambda replies, now: self._confessed(asked, replies, now))
         return probe
 
     def _confessed(self, asked: Suspicion, replies: list[Reply], now: float) -> bytes:
         self._belongings.answered(asked, replies, now)
-        if self.movable and not self._belongings.suspicion and not self.pins:
-            self._release(now)
+        if self._free:
+            self._release(Command.RELEASE)
         else:
             self.commands.append(Command.KEEP)
         return self._belongings.news(replies)
 
-    def _release(self, now: float) -> None:
-        """The one way to part from a server and live on."""
+    def _release(self, command: Command | None = None) -> None:
+        """The one way to part from a server and live on; it has been idle since it was."""
         assert self.backend is not None
         self.backend.setup = self._belongings.setup
         self.backend = None
-        self.enter(Event.RELEASED, now)
+        self.enter(Event.RELEASED, self.since)
         self.leased = False
-        self.commands.append(Command.RELEASE)
+        if command is not None:
+            self.commands.append(command)
+
+    def lose_server(self, now: float) -> bool:
+        """Nothing was there that it does not have here: the next server will do as well."""
+        if not self._free:
+            return False
+        self._release()
+        return True
 
     def leave(self, now: float) -> Parting | None:
         parting = super().leave(now)
@@ -164,7 +177,7 @@ class Roaming(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores:
-            self._restore |= {"*"}
+            self._restore |= finding.restores
             self._watching = True
         if finding.forgets:
             self._watch(_TAGS)
@@ -183,13 +196,14 @@ class Roaming(Session):
         self._watching = True
 
     def _asked(self, data: bytes, at: int, length: int) -> None:
-        start, end = at + HEADER_SIZE, at + length
-        self._remember(data, start)
+        end = at + length
+        text = data[at + HEADER_SIZE : end]
+        self._remember(text)
         if self._statements.unnamed is not None:
             self._statements.forget_unnamed()
         if end >= len(data):  # the rest is still to come
             self._suspect(pins.OPAQUE)
-        elif self._rules.scan.glance(text := data[start:end]):
+        elif self._rules.scan.glance(text):
             finding = self._rules.scan.examine(text)
             self._suspect(finding)
             if Suspicion.PREPARED in finding.suspicion:
@@ -304,8 +318,9 @@ class Roaming(Session):
         self._extended(now)
         if not 0 <= stop < end:
             return True
-        self._remember(data, stop + 1)
-        finding = self._look(data[stop + 1 : data.find(b"\0", stop + 1)]) if whole else pins.OPAQUE
+        text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
+        self._remember(text)
+        finding = self._look(text) if whole else pins.OPAQUE
         name = data[start:stop]
         if not whole:
             self._suspect(_TOO_LONG)
@@ -332,9 +347,15 @@ class Roaming(Session):
         if kind == COMMAND_COMPLETE:
             self._completed(body)
             return
+        free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
             self._statements.failed(self.queries)
+            self._restore.clear()  # what was reset is as before
+            if free and self.farewell:  # PostgreSQL's goodbye to nobody
+                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+                self._release(Command.LOST)
+                return
             if _STALE_PLAN in body and self._unheard(at):
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._repeating = self._watching = True
