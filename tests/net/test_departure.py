@@ -195,8 +195,12 @@ def test_patience_is_for_the_query_and_not_for_the_cleaning(stages: Stages) -> N
     assert stage.populations() == {}
 
 
-def test_in_the_middle_of_a_message_the_server_is_closed(stage: Stage) -> None:
-    """It waits for the rest: nobody else can say anything to it."""
+def test_in_the_middle_of_a_message_the_server_is_closed(stages: Stages) -> None:
+    """It waits for the rest: nobody else can say anything to it.
+
+    (In transaction mode it has heard nothing yet: a statement is judged when it is whole.)
+    """
+    stage = stages(pool=Pool(mode="session"))
     client = stage.holder().send(messages.query("INSERT a long story")[:12])
     client.hang_up()
     assert stage.populations() == {"closing": 1}  # it takes Terminate for a part of the story

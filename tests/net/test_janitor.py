@@ -14,6 +14,7 @@ from tests.net.conftest import Stages
 from tests.net.stage import Stage
 
 SHORT = Timeouts(idle_session_timeout=10.0)
+SESSION = Pool(mode="session")
 
 
 def test_the_sweep_comes_often_enough_for_the_shortest_limit() -> None:
@@ -65,7 +66,7 @@ def test_never_in_a_transaction_or_a_query(stages: Stages, sql: str) -> None:
 
 
 def test_never_who_listens(stages: Stages) -> None:
-    stage = stages(timeouts=SHORT)
+    stage = stages(pool=SESSION, timeouts=SHORT)
     client = stage.holder()
     stage.postgres.backend().listening = True
     stage.wait(60.0)
@@ -114,7 +115,8 @@ def test_overrides_have_limits_of_their_own(stages: Stages) -> None:
 
 
 def test_idle_in_a_transaction_is_another_limit(stages: Stages) -> None:
-    stage = stages(timeouts=Timeouts(idle_in_transaction_session_timeout=10.0))
+    timeouts = Timeouts(idle_in_transaction_session_timeout=10.0)
+    stage = stages(pool=SESSION, timeouts=timeouts)
     client = stage.holder("BEGIN")
     idle = stage.holder()
     stage.wait(11.5)
@@ -130,7 +132,7 @@ def test_idle_in_a_transaction_is_another_limit(stages: Stages) -> None:
 
 
 def test_who_waits_long_is_told_why_once(stages: Stages) -> None:
-    stage = stages(pool=Pool(max_server_connections=1, query_wait_notify=5.0))
+    stage = stages(pool=Pool(mode="session", max_server_connections=1, query_wait_notify=5.0))
     stage.holder()
     client = stage.client().query("SELECT 2")
     stage.wait(4.0)
@@ -141,7 +143,7 @@ def test_who_waits_long_is_told_why_once(stages: Stages) -> None:
 
 @pytest.mark.parametrize("notify", [0.0, 100.0])
 def test_and_not_if_that_is_off_or_later(stages: Stages, notify: float) -> None:
-    stage = stages(pool=Pool(max_server_connections=1, query_wait_notify=notify))
+    stage = stages(pool=Pool(mode="session", max_server_connections=1, query_wait_notify=notify))
     stage.holder()
     client = stage.client().query("SELECT 2")
     stage.wait(15.0)
@@ -158,7 +160,7 @@ def test_nobody_is_told_before_it_is_logged_in(stages: Stages) -> None:
 
 
 def test_a_waiter_that_is_not_read_is_seen_to_hang_up(stages: Stages) -> None:
-    stage = stages(pool=Pool(max_server_connections=1))
+    stage = stages(pool=Pool(mode="session", max_server_connections=1))
     stage.holder()
     client = stage.client()
     near, far = socket.socketpair()
@@ -198,7 +200,7 @@ def test_but_for_the_least_a_pool_keeps(stages: Stages) -> None:
 
 
 def test_an_old_server_is_closed_when_it_is_free(stages: Stages) -> None:
-    stage = stages(pool=Pool(server_lifetime=10.0, server_idle_timeout=0.0))
+    stage = stages(pool=Pool(mode="session", server_lifetime=10.0, server_idle_timeout=0.0))
     client = stage.holder()
     stage.wait(20.0)
     assert stage.populations() == {"leased": 1}
@@ -221,7 +223,7 @@ def test_a_used_pool_is_topped_up(stages: Stages) -> None:
 
 
 def test_zero_keeps_servers_for_ever(stages: Stages) -> None:
-    stage = stages(pool=Pool(server_lifetime=0.0, server_idle_timeout=0.0))
+    stage = stages(pool=Pool(mode="session", server_lifetime=0.0, server_idle_timeout=0.0))
     idle(stage, 1)
     stage.wait(100_000.0, step=10_000.0)
     assert stage.populations() == {"idle": 1}
@@ -255,6 +257,15 @@ def test_a_pinned_client_is_asked_once_and_keeps_its_server(stages: Stages) -> N
     assert stage.postgres.backend().probes == 1
     (pinned,) = stage.log.of("pinned")
     assert pinned["pin"] == "listen"
+
+
+def test_who_is_pinned_by_its_text_alone_is_told_too(stages: Stages) -> None:
+    """Nobody asks for its server, and so nobody asks PostgreSQL."""
+    stage = stages(pool=Pool(mode="transaction", probe="never"))
+    stage.client().query("LISTEN news")
+    stage.wait(2.5)
+    assert [line["pin"] for line in stage.log.of("pinned")] == ["listen"]
+    assert stage.postgres.backend().probes == 0
 
 
 def test_a_parked_client_has_been_idle_since_it_was(stages: Stages) -> None:

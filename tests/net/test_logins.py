@@ -295,7 +295,7 @@ def test_trust_asks_nobody(stages: Stages) -> None:
 
 def test_a_login_waits_for_its_server_as_all_do(stages: Stages) -> None:
     stage = stages(
-        pool=Pool(max_server_connections=1, query_wait_timeout=5.0),
+        pool=Pool(mode="session", max_server_connections=1, query_wait_timeout=5.0),
         timeouts=Timeouts(client_login_timeout=60.0),
     )
     first = stage.holder()
@@ -307,7 +307,7 @@ def test_a_login_waits_for_its_server_as_all_do(stages: Stages) -> None:
 
 
 def test_and_is_told_when_there_was_none_in_time(stages: Stages) -> None:
-    stage = stages(pool=Pool(max_server_connections=1, query_wait_timeout=5.0))
+    stage = stages(pool=Pool(mode="session", max_server_connections=1, query_wait_timeout=5.0))
     stage.holder()
     second = stage.connect().log_in(database="blog")
     stage.wait(5.1)
@@ -316,7 +316,7 @@ def test_and_is_told_when_there_was_none_in_time(stages: Stages) -> None:
 
 
 def test_a_full_queue_refuses_logins_too(stages: Stages) -> None:
-    stage = stages(pool=Pool(max_server_connections=1, max_waiting=0))
+    stage = stages(pool=Pool(mode="session", max_server_connections=1, max_waiting=0))
     stage.holder()
     second = stage.connect().log_in(database="blog")
     assert second.ended is Reason.QUEUE_FULL

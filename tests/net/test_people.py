@@ -10,7 +10,7 @@ from guardproxy.settings import Match, Override, Pool, Settings
 from tests.net.conftest import Stages
 from tests.net.stage import Stage
 
-ONE = Pool(max_server_connections=1)
+ONE = Pool(mode="session", max_server_connections=1)
 
 
 def test_who_waited_too_long_hears_who_holds_the_servers(stages: Stages) -> None:
@@ -29,7 +29,7 @@ def test_who_waited_too_long_hears_who_holds_the_servers(stages: Stages) -> None
 
 
 def test_the_three_that_hold_longest_are_named(stages: Stages) -> None:
-    stage = stages(pool=Pool(max_server_connections=5))
+    stage = stages(pool=Pool(mode="session", max_server_connections=5))
     for number in range(5):
         stage.client(application_name=f"app{number}").query("SELECT 1")
         stage.wait(1.0)

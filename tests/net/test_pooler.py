@@ -19,14 +19,15 @@ from tests.net.conftest import Stages
 from tests.net.postgres import error
 from tests.net.stage import Stage
 
-ONE = Pool(max_server_connections=1)
+SESSION = Pool(mode="session")
+ONE = Pool(mode="session", max_server_connections=1)
 
 
 # -- the queue -------------------------------------------------------------------------------------
 
 
 def test_three_hundred_clients_share_five_servers(stages: Stages) -> None:
-    stage = stages(pool=Pool(max_server_connections=5))
+    stage = stages(pool=Pool(mode="session", max_server_connections=5))
     clients = [stage.client() for _ in range(300)]
     for client in clients:
         client.wire.send(messages.query("SELECT 1"))
@@ -78,7 +79,7 @@ def test_a_waiter_that_hangs_up_leaves_the_queue(stages: Stages) -> None:
 
 
 def test_a_full_queue_refuses_at_once(stages: Stages) -> None:
-    stage = stages(pool=Pool(max_server_connections=1, max_waiting=1))
+    stage = stages(pool=Pool(mode="session", max_server_connections=1, max_waiting=1))
     stage.holder()
     stage.client().query("SELECT 2")
     third = stage.client().query("SELECT 3")
@@ -99,7 +100,7 @@ def test_a_waiter_with_a_full_backlog_is_not_read_until_it_has_a_server(stages: 
 
 def test_an_override_limits_whom_it_matches_only(stages: Stages) -> None:
     report = Override(match=Match(application_name="report*"), max_server_connections=1)
-    stage = stages(overrides=(report,))
+    stage = stages(pool=SESSION, overrides=(report,))
     first = stage.client(application_name="report 1").query("SELECT 1")
     second = stage.client(application_name="report 2").query("SELECT 1")
     web = stage.client(application_name="web").query("SELECT 1")
@@ -132,7 +133,8 @@ def test_an_idle_server_that_dies_is_never_handed_out(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("sql", ["SLEEP", "BEGIN", "SELECT 1", "FAIL"])
-def test_a_server_that_dies_under_a_client_is_told_to_it(stage: Stage, sql: str) -> None:
+def test_a_server_that_dies_under_a_client_is_told_to_it(stages: Stages, sql: str) -> None:
+    stage = stages(pool=SESSION)
     client = stage.holder(sql)
     state = client.state
     stage.postgres.backend().die()
@@ -146,7 +148,8 @@ def test_a_server_that_dies_under_a_client_is_told_to_it(stage: Stage, sql: str)
     assert stage.populations() == {}
 
 
-def test_when_postgres_has_said_why_we_add_nothing(stage: Stage) -> None:
+def test_when_postgres_has_said_why_we_add_nothing(stages: Stages) -> None:
+    stage = stages(pool=SESSION)
     client = stage.holder()
     why = "terminating connection due to administrator command"
     stage.postgres.backend().die(error("57P01", why, "FATAL"))
@@ -176,7 +179,7 @@ def test_a_server_that_talks_nonsense_is_closed_and_its_client_told(stage: Stage
 
 
 def test_a_server_that_does_not_close_is_cut_off(stages: Stages) -> None:
-    stage = stages(pool=Pool(max_server_connections=1, server_idle_timeout=5.0))
+    stage = stages(pool=Pool(mode="session", max_server_connections=1, server_idle_timeout=5.0))
     stage.client()
     (backend,) = stage.postgres.live
     backend.deaf = True
@@ -228,7 +231,7 @@ def test_a_higher_cap_serves_who_waits(stages: Stages) -> None:
     stage = stages(pool=ONE)
     stage.holder()
     second = stage.client().query("SELECT 2")
-    reload(stage, pool=Pool(max_server_connections=2))
+    reload(stage, pool=Pool(mode="session", max_server_connections=2))
     assert second.hear() == ["C SELECT 2", "Z I"]
 
 
@@ -275,7 +278,7 @@ def test_a_pipeline_may_come_in_any_pieces(stage: Stage) -> None:
 
 def test_nonsense_said_while_waiting_costs_no_server(stages: Stages) -> None:
     """It is found when the server is there, which then goes to the next."""
-    stage = stages(pool=Pool(max_server_connections=1))
+    stage = stages(pool=Pool(mode="session", max_server_connections=1))
     holder = stage.holder()
     wrong = stage.client().send(messages.query("SELECT 2") + b"\0\0\0\0\4")
     other = stage.client().query("SELECT 3")

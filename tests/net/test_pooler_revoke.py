@@ -223,13 +223,18 @@ def test_a_waiter_that_leaves_does_not_undo_the_asking(single: Stage) -> None:
 # -- cancels ---------------------------------------------------------------------------------------
 
 
-def test_a_cancel_on_its_way_keeps_the_server_from_the_next_client(single: Stage) -> None:
+@pytest.mark.parametrize("waits_already", [True, False])
+def test_a_cancel_on_its_way_keeps_the_server_from_the_next_client(
+    single: Stage, waits_already: bool
+) -> None:
     """It would hit the next client's query."""
     single.postgres.holds_cancels = True
     first, second = single.holder("SLEEP"), single.client()
-    canceller = single.connect()
-    canceller.send(messages.cancel_request(first.key))
-    second.query("SLEEP")
+    if waits_already:
+        second.query("SLEEP")
+    single.connect().send(messages.cancel_request(first.key))
+    if not waits_already:
+        second.query("SLEEP")
     assert first.hear() == ["E 57014", "Z I"]
     assert (first.state, second.state) == ("idle", "waiting")
     single.postgres.holds_cancels = False

@@ -135,13 +135,13 @@ def test_not_even_if_it_is_not_connected_yet(stage: Stage, monkeypatch: pytest.M
 
 def test_when_postgres_has_moved_old_servers_retire(stage: Stage) -> None:
     stage.client("blog")
-    busy = stage.holder()
+    busy = stage.holder("BEGIN")
     stage.service.reload(Settings(upstream=Upstream(host="192.0.2.1")))
     stage.run()
     assert stage.populations() == {"leased": 1}
     assert stage.pooler.totals.endings[Reason.RECONFIGURED] == 1
     assert str(stage.pooler.upstream) == "192.0.2.1:5432"
-    assert busy.query("SELECT 2").hear() == ["C SELECT 2", "Z I"]
+    assert busy.query("SELECT 2").hear() == ["C SELECT 2", "Z T"]
     busy.leave()
     assert stage.populations() == {}
 

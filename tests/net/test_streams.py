@@ -250,7 +250,7 @@ class Source:
         self.told.set()
 
 
-def test_a_slow_reader_stops_its_writer(run: Run) -> None:
+def test_a_slow_reader_stops_its_writer_and_the_next(run: Run) -> None:
     async def story() -> None:
         async with listening() as place:
             near, far = await place.call()
@@ -263,6 +263,10 @@ def test_a_slow_reader_stops_its_writer(run: Run) -> None:
                 written += 100_000
                 assert written < 100_000_000
                 await asyncio.sleep(0)
+            near.transport.unregisterProducer()
+            assert not source.paused  # it is not its business any more
+            near.transport.registerProducer(source, True)
+            assert source.paused
             source.told.clear()
             far.transport.resumeProducing()
             await source.told.wait()
