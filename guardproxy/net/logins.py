@@ -75,12 +75,18 @@ class Errand:
 
     def offered(self, link: ServerLink) -> bool:
         """Use the server. False: it can go to the next at once; else it is given back later."""
-        using = self._use(link)
+        using = self._use(link) if link.backend.is_clean else self._clean_first(link)
         if using is None:  # who hears of it may want a server next: this one, so it is free first
             self._pooler.clock.callLater(0, self.done.callback, None)
             return False
         using.addBoth(self._used, link)
         return True
+
+    def _clean_first(self, link: ServerLink) -> Deferred[Any]:
+        """What the session before has set would be taken for PostgreSQL's own answer."""
+        cleaned = link.converse(conversations.reset(in_transaction=False))
+        cleaned.addCallback(lambda _: link.backend.discarded())
+        return cleaned.addCallback(lambda _: self._use(link))
 
     def _used(self, result: object, link: ServerLink) -> None:
         self._pooler.departure.clean_up(link)

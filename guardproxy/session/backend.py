@@ -22,6 +22,11 @@ class Backend:
         self.clean = self.setup = Parameters.of(settable(reported))
         self.shelf = Shelf()
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether its settings are those it logged in with."""
+        return self.setup is self.clean
+
     def discarded(self) -> None:
         """DISCARD ALL has run: everything is as after the login."""
         self.setup = self.clean

@@ -293,12 +293,12 @@ class Backend:
         self.say(row(value) + done("SELECT 1"))
 
     def _take_setting(self, name: str, value: str | None) -> None:
+        before, default = self.values.get(name), self.postgres.parameters.get(name, "")
         if value is None:
             self.values.pop(name, None)
         else:
             self.values[name] = value
-        if name in REPORTED:
-            default = self.postgres.parameters.get(name, "")
+        if name in REPORTED and (value or default) != (before or default):
             self.say(messages.parameter_status(name, value or default))
 
     def _query(self, sql: str) -> None:

@@ -90,6 +90,15 @@ def test_settings_follow_their_client(single: Stage) -> None:
     assert backend.queries.count("DISCARD ALL") == 0
 
 
+def test_a_login_learns_nothing_from_what_another_has_set(single: Stage) -> None:
+    """PostgreSQL reports only what changes: the server must be clean to be asked."""
+    single.client().query("SET TimeZone TO Asia/Tokyo")
+    single.client().query("SELECT 2")
+    single.client().query("SET TimeZone TO Asia/Tokyo")
+    late = single.connect().log_in(TimeZone="Asia/Tokyo")
+    assert "S TimeZone=Asia/Tokyo" in late.hear()
+
+
 def test_two_pools_pass_the_one_slot_to_and_fro(single: Stage) -> None:
     first, second = single.holder(), single.client("blog")
     assert heard(second.query("SELECT 2")) == "C SELECT 2"
