@@ -165,14 +165,14 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pool(Struct, frozen=True, forbid_unknown_fields=True):
-    # Without knowing what a client leaves behind, only its leaving makes a server free.
+    # Clients far outnumber transactions; what a session cannot take along pins it.
     mode: Annotated[
         Literal["transaction", "session", "passthrough"],
         Meta(
             description="when a server is free for others: when its client is idle and another"
             " waits, when its client leaves, or never (one client, one server, login relayed)"
         ),
-    ] = "session"
+    ] = "transaction"
     # PgBouncer's default_pool_size; four guards fit under PostgreSQL's max_connections of 100.
     max_server_connections: Annotated[
         Cap, Meta(description="the cap: connections to PostgreSQL over all databases and users")

@@ -252,7 +252,7 @@ def test_without_a_configuration(tmp_path: Path) -> None:
 def test_flags_are_enough(pg: Postgres) -> None:
     """`guardproxy run --upstream db:5432` is useful as it is."""
     with Bare(pg) as running, running.connect() as connection:
-        assert "mode session, cap 20 server connections" in running.ready_line
+        assert "mode transaction, cap 20 server connections" in running.ready_line
         assert connection.execute("select 1").fetchone() == (1,)
 
 
