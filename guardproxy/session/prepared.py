@@ -10,6 +10,7 @@ import itertools
 import re
 from collections import OrderedDict
 from itertools import islice
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from guardproxy.session.pins import Finding
@@ -21,7 +22,7 @@ MAX_CARRIED = 1 << 20
 _OURS = b"guardproxy"  # of statements of our own too
 _GONE = _OURS + b"_gone_"
 _NOT_THE_CLIENTS = re.compile(rb'"guardproxy_(?:gone|[0-9]+)_')
-_numbers = itertools.count(1)
+_ticks = itertools.count(1)
 
 
 class Statement:
@@ -53,60 +54,69 @@ def statement(body: bytes, finding: Finding) -> Statement:
     return known
 
 
+class Entry(NamedTuple):
+    """A statement on a server: its name there, and when it was made (by `tick`)."""
+
+    statement: Statement
+    name: bytes
+    made: int
+
+
+def tick() -> int:
+    """The next moment: what is made later is greater."""
+    return next(_ticks)
+
+
 class Shelf:
     """The statements a server holds, least recently wanted first, and their names there."""
 
-    __slots__ = ("_by_name", "_names")
+    __slots__ = ("_by_name", "_entries")
 
     def __init__(self) -> None:
-        self._names: OrderedDict[Statement, bytes] = OrderedDict()
+        self._entries: OrderedDict[Statement, Entry] = OrderedDict()
         self._by_name: dict[bytes, Statement] = {}
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._entries)
 
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._by_name
+    def find(self, wanted: Statement) -> Entry | None:
+        """The statement here; asking makes it the last to be dropped."""
+        entry = self._entries.get(wanted)
+        if entry is not None:
+            self._entries.move_to_end(wanted)
+        return entry
 
-    def name_of(self, wanted: Statement) -> bytes | None:
-        """Its name here; asking makes it the last to be dropped."""
-        name = self._names.get(wanted)
-        if name is not None:
-            self._names.move_to_end(wanted)
-        return name
+    def named(self, name: bytes) -> Entry | None:
+        """What has this name here."""
+        found = self._by_name.get(name)
+        return self._entries[found] if found is not None else None
 
-    def put(self, new: Statement, wish: bytes) -> bytes:
-        """Find a name for a statement that is not here: the client's own, if that is free."""
-        name = wish
+    def free_name(self, wish: bytes) -> bytes:
+        """The client's own name, if that is free here."""
         if wish in self._by_name or wish.startswith(_OURS):
-            name = b"%b_%d_%b" % (_OURS, next(_numbers), wish)
-        self._names[new] = name
-        self._by_name[name] = new
-        return name
+            return b"%b_%d_%b" % (_OURS, tick(), wish)
+        return wish
+
+    def put(self, entry: Entry) -> None:
+        self.drop(entry.statement)
+        self._entries[entry.statement] = entry
+        self._by_name[entry.name] = entry.statement
 
     def drop(self, old: Statement) -> None:
         """It is not here any more."""
-        name = self._names.pop(old, None)
-        if name is not None:
-            del self._by_name[name]
+        entry = self._entries.pop(old, None)
+        if entry is not None:
+            del self._by_name[entry.name]
 
-    def drop_name(self, name: bytes) -> None:
-        """Whatever has this name is not here any more."""
-        old = self._by_name.get(name)
-        if old is not None:
-            self.drop(old)
-
-    def make_room(self, limit: int) -> list[bytes]:
-        """Forget the statements over `limit`; return the names that are to be closed."""
-        over = max(len(self._names) - max(limit, 1), 0)
-        old = list(islice((old for old in self._names if old.body), over))
-        closed = [self._names[dropped] for dropped in old]
-        for dropped in old:
-            self.drop(dropped)
-        return closed
+    def over(self, limit: int) -> list[Entry]:
+        """What has no room here, but for what could not be made again."""
+        over = len(self._entries) - limit
+        if over <= 0:
+            return []
+        return list(islice((e for e in self._entries.values() if e.statement.body), over))
 
     def clear(self) -> None:
-        self._names.clear()
+        self._entries.clear()
         self._by_name.clear()
 
 

@@ -10,20 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session import pins
 from guardproxy.session.backend import Backend
-from guardproxy.session.parameters import (
-    SET_CONFIG,
-    Parameters,
-    change,
-    in_order,
-    of_startup,
-    settable,
-)
-from guardproxy.session.pins import Finding, PinReason, Scan, Suspicion
+from guardproxy.session.belongings import STAYS_WITH_SERVER, Belongings, Pin, Rules
+from guardproxy.session.parameters import SET_CONFIG, change
+from guardproxy.session.pins import NOTHING, Finding, PinReason, Suspicion
 from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
 from guardproxy.session.session import (
     HEEDED,
@@ -35,25 +28,22 @@ from guardproxy.session.session import (
     Session,
     client_table,
 )
-from guardproxy.session.statement import identifier, redact
+from guardproxy.session.statement import identifier
 from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, stops
 from guardproxy.wire.messages import (
-    BIND,
     CLOSE,
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
-    DATA_ROW,
-    DESCRIBE,
     ERROR,
-    PARAMETER_STATUS,
     PARSE_COMPLETE,
 )
 
-_BY_NAME, _PORTAL_OR_NAME = range(ILLEGAL + 1, ILLEGAL + 3)  # Bind; Describe and Close
-_TABLE = client_table(ILLEGAL, {b"B": _BY_NAME, b"DC": _PORTAL_OR_NAME})
+_BINDS, _NAMES = range(ILLEGAL + 1, ILLEGAL + 3)  # Bind; Describe and Close
+_TABLE = client_table(ILLEGAL, {b"B": _BINDS, b"DC": _NAMES})
+_ACTIVE = State.ACTIVE
 _PORTAL = ord("P")
 
 _USUAL = stops(HEEDED)
@@ -63,12 +53,11 @@ _TAGS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE, COMMAND_COMPLETE])
 MAX_NAME = 64 * 1024
 """Bytes of a portal's and a statement's name together."""
 
-_STAYS_WITH_SERVER = frozenset((PinReason.LOAD, PinReason.SETSEED))
-"""What DISCARD ALL does not undo."""
-_DISCARDED = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
-"""What DISCARD ALL undoes, and no probe can see."""
-_ALL = "*"
-_STATUS = PARAMETER_STATUS
+MAX_REPEATED = 4096
+"""Bytes of a batch that are kept in case it must be said again."""
+_STALE_PLAN = b"Mcached plan must not change result type\0"
+
+_TOO_LONG = Finding(pins=frozenset((PinReason.STATEMENT,)))
 _IN_SQL = re.compile(
     rb"""(?isx) (?: \s | --[^\n]*\n | /\*.*?\*/ )*
     (?P<verb> PREPARE | EXECUTE | DEALLOCATE (?: \s+ PREPARE )? ) \s+
@@ -76,41 +65,20 @@ _IN_SQL = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How sessions roam, from the settings."""
-
-    scan: Scan
-    probe: str = "suspicious"
-    max_prepared_statements: int = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """Why a session keeps its server: since when, and the statement that did it, for people."""
-
-    since: float
-    statement: str
-
-
 class Roaming(Session):
     """`known` is what the client was told at login: the ParameterStatus values."""
 
     __slots__ = (
+        "_belongings",
         "_deallocated",
         "_held",
-        "_names",
+        "_repeatable",
+        "_repeating",
         "_restore",
         "_rules",
-        "_stale",
-        "_startup",
+        "_said",
         "_statements",
-        "_suspicion",
         "backend",
-        "pins",
-        "reported",
-        "settings",
-        "setup",
     )
 
     def __init__(
@@ -118,19 +86,15 @@ class Roaming(Session):
     ) -> None:
         super().__init__(parameters, now)
         self._table = _TABLE
-        self.pins: dict[PinReason, Pin] = {}
         self.backend: Backend | None = None
-        self.reported = dict(known)  # what the client believes
-        self.settings = of_startup(parameters, known)  # the others that it has set
-        self.setup = Parameters.of(settable(known) | self.settings)
-        self._startup = self.setup
-        self._stale = False  # `setup` is not what `reported` and `settings` say
         self._rules = rules
+        self._belongings = Belongings(parameters, known, rules.probe)
         self._statements = Statements(rules.max_prepared_statements)
-        self._suspicion = Suspicion(0)
-        self._names: set[str] = set()  # of settings to be read back
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._held = b""
+        self._repeatable = b""  # a batch that begins with Bind, as the client said it
+        self._said = 0  # bytes the client had heard before it
+        self._repeating = False
         self._deallocated: bytes | None = None
 
     # -- the lease --------------------------------------------------------------------------------
@@ -138,96 +102,72 @@ class Roaming(Session):
     def _setup(self, backend: Backend) -> bytes:
         self.backend = backend
         self._statements.arrive(backend.shelf)
-        before, backend.setup = backend.setup, self.setup
-        return b"" if before is self.setup else change(before, self.setup, backend.clean)
+        wanted = self._belongings.setup
+        before, backend.setup = backend.setup, wanted
+        return b"" if before is wanted else change(before, wanted, backend.clean)
+
+    @property
+    def pins(self) -> Mapping[PinReason, Pin]:
+        """Why it keeps its server."""
+        return self._belongings.pins
 
     @property
     def movable(self) -> bool:
         """Whether nothing is under way, and nothing is known to hold it; a probe may find more."""
         return (
             self.state is State.IDLE
-            and (not self.pins or self._suspicion != 0)
             and self._detour is None
-            and not self._server_skip
-            and not self._client_skip
-            and not self._client_tail
-            and not self._server_tail
+            and not (self._server_skip or self._server_tail)
+            and not (self._client_skip or self._client_tail)
             and not self.farewell
-            and _STAYS_WITH_SERVER.isdisjoint(self.pins)
+            and not self._belongings.bound
         )
+
+    @property
+    def _free(self) -> bool:
+        """Whether nothing of it would stay behind."""
+        return self.movable and not self.pins and not self._belongings.suspicion
 
     def revoke(self, now: float) -> bytes:
         """Somebody else needs its server. The answer is RELEASE or KEEP, at once or after a probe.
 
         Returns the probe for its server, if it must be asked first.
         """
-        suspicion = self._suspicion if self._rules.probe != "always" else pins.EVERYTHING
-        if not suspicion:
-            self._release(now)
+        asked, probe = self._belongings.question()
+        if not probe:
+            self._release(Command.RELEASE)
             return b""
-        names = sorted(self._names.union(name for name in self.settings if "." in name))
-        self._suspicion = Suspicion(0)
-        self._names.clear()
-        self._swallow(lambda replies, now: self._confessed(suspicion, replies, now))
-        return messages.run_apart(pins.probe(suspicion), [(pins.array(names),)])
+        self._swallow(lambda replies, now: self._confessed(asked, replies, now))
+        return probe
 
-    def _release(self, now: float) -> None:
-        """The one way to part from a server and live on."""
-        assert self.backend is not None
-        if self._stale:
-            self.setup = Parameters.of(settable(self.reported) | self.settings)
-            self._stale = False
-        self.backend.setup = self.setup
-        self.backend = None
-        self.enter(Event.RELEASED, now)
-        self.leased = False
-        self.commands.append(Command.RELEASE)
-
-    def _confessed(self, suspicion: Suspicion, replies: list[Reply], now: float) -> bytes:
-        """The server's answer to the probe."""
-        rows = [messages.parse_data_row(body) for kind, body in replies if kind == DATA_ROW]
-        if any(kind == ERROR for kind, _ in replies):
-            self._pin(PinReason.UNKNOWN, now)
-        else:
-            settings, found = pins.read(rows)
-            self._learn(settings, suspicion)
-            self._repin(found, pins.reasons(suspicion), now)
-        if not self.pins and self.movable and not self._suspicion:
-            self._release(now)
+    def _confessed(self, asked: Suspicion, replies: list[Reply], now: float) -> bytes:
+        self._belongings.answered(asked, replies, now)
+        if self._free:
+            self._release(Command.RELEASE)
         else:
             self.commands.append(Command.KEEP)
-        return self._news(replies)
+        return self._belongings.news(replies)
 
-    def _learn(self, found: Mapping[str, str | None], suspicion: Suspicion) -> None:
-        """Settings as the server has them now."""
-        reported = {name.lower() for name in self.reported}
-        if Suspicion.ALL_SETTINGS in suspicion:  # all there are, but for what is never listed
-            self.settings = {
-                name: value
-                for name, value in self.settings.items()
-                if "." in name or name == "role"
-            }
-        for name, value in found.items():
-            if name in reported:
-                continue
-            if value is None or (name, value) == ("role", "none"):
-                self.settings.pop(name, None)
-            else:
-                self.settings[name] = value
-        self._stale = True
+    def _release(self, command: Command | None = None) -> None:
+        """The one way to part from a server and live on; it has been idle since it was."""
+        assert self.backend is not None
+        self.backend.setup = self._belongings.setup
+        self.backend = None
+        self.enter(Event.RELEASED, self.since)
+        self.leased = False
+        if command is not None:
+            self.commands.append(command)
 
-    # -- pins -------------------------------------------------------------------------------------
+    def lose_server(self, now: float) -> bool:
+        """Nothing was there that it does not have here: the next server will do as well."""
+        if not self._free:
+            return False
+        self._release()
+        return True
 
-    def _pin(self, reason: PinReason, now: float) -> None:
-        if reason not in self.pins:
-            self.pins[reason] = Pin(now, redact(self.last_request))
-
-    def _repin(self, found: set[PinReason], asked: frozenset[PinReason], now: float) -> None:
-        for reason in asked - found:
-            self.pins.pop(reason, None)
-        self.pins.pop(PinReason.UNKNOWN, None)
-        for reason in found:
-            self._pin(reason, now)
+    def leave(self, now: float) -> Parting | None:
+        parting = super().leave(now)
+        return parting if STAYS_WITH_SERVER.isdisjoint(self.pins) else None
 
     def probe(self, now: float) -> bytes:
         """A pinned session is never idle for too long: what holds it is in use."""
@@ -235,22 +175,9 @@ class Roaming(Session):
 
     def _suspect(self, finding: Finding, bind: bytes = b"") -> None:
         """A statement may do what its text says it may."""
-        for reason in finding.pins:
-            self._pin(reason, self.since)
-        self._suspicion |= finding.suspicion
-        self._names |= finding.settings
-        for number in finding.bound_settings:
-            name = messages.bound_text(bind, number)
-            if name is None:
-                self._pin(PinReason.SETTING, self.since)
-            else:
-                self._names.add(name.lower())
-        if self._rules.probe == "never":
-            for reason in pins.reasons(finding.suspicion):
-                self._pin(reason, self.since)
-            self._suspicion = Suspicion(0)
+        self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores:
-            self._restore |= finding.restores
+            self._restore |= {"*"}
             self._watching = True
         if finding.forgets:
             self._watch(_TAGS)
@@ -269,13 +196,14 @@ class Roaming(Session):
         self._watching = True
 
     def _asked(self, data: bytes, at: int, length: int) -> None:
-        start, end = at + HEADER_SIZE, at + length
-        self._remember(data, start)
+        end = at + length
+        text = data[at + HEADER_SIZE : end]
+        self._remember(text)
         if self._statements.unnamed is not None:
             self._statements.forget_unnamed()
         if end >= len(data):  # the rest is still to come
             self._suspect(pins.OPAQUE)
-        elif self._rules.scan.glance(text := data[start:end]):
+        elif self._rules.scan.glance(text):
             finding = self._rules.scan.examine(text)
             self._suspect(finding)
             if Suspicion.PREPARED in finding.suspicion:
@@ -302,21 +230,29 @@ class Roaming(Session):
         self._rename(first, at, length, start, start + len(named["name"]), spelled)
 
     def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
-        if act == _BY_NAME:
+        if act == _BINDS:
             start = data.find(b"\0", at + HEADER_SIZE) + 1
             stop = data.find(b"\0", start) if start else -1
-        elif act == _PORTAL_OR_NAME:
-            start = at + HEADER_SIZE + 1
-            stop = data.find(b"\0", start)
         elif act == PARSES:
             return self._parse(length, data, at, now)
+        elif act == _NAMES:
+            start = at + HEADER_SIZE + 1
+            stop = data.find(b"\0", start)
         else:
             return super()._note(act, kind, length, data, at, now)
         if stop < 0 and not self._malformed(length, data, at):
             return False
-        self._extended(now)
-        if 0 <= stop < at + length + 1:
-            self._by_name(kind, length, data, at, start, stop)
+        self.unsynced = True
+        if self.state is not _ACTIVE:
+            if not at and self.state is State.IDLE and len(data) <= MAX_REPEATED:
+                self._repeatable, self._said = data, self.sent
+            self.enter(Event.ASKED, now)
+        if stop > at + length or stop < 0:
+            return True  # PostgreSQL will say what is wrong with it
+        if act == _BINDS:
+            self._bind(length, data, at, start, stop)
+        else:
+            self._name(kind, length, data, at, start, stop)
         return True
 
     def _malformed(self, length: int, data: bytes, at: int) -> bool:
@@ -326,36 +262,38 @@ class Roaming(Session):
             raise ProtocolViolation("the names in a message are too long")
         return here > length
 
-    def _by_name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
-        """Bind, Describe or Close of the statement whose name is from `start` to `stop`."""
+    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """Bind of the statement whose name is from `start` to `stop`."""
         statements = self._statements
         name = data[start:stop]
-        first = b""
-        if kind != BIND and data[start - 1] == _PORTAL:
-            if kind == DESCRIBE:
-                return
-            statements.close_portal(self._batch)
-            there = name
+        there = statements.here.get(name)
+        if there == name and name:
+            return
+        finding = statements.finding(name)
+        if finding is not NOTHING:  # what a statement may do, it may do each time
+            self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
+        if there != name:
+            self._where_it_is(length, data, at, start, stop)
+
+    def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """Describe or Close of the statement or portal whose name is from `start` to `stop`."""
+        if data[start - 1] == _PORTAL:
+            if kind == CLOSE:
+                self._statements.close_portal(self._batch)
+                self._watch(_COMPLETIONS)
         elif kind == CLOSE:
-            there = statements.close(name, self._batch)
-        else:
-            known = statements.here.get(name)
-            if kind == BIND and (known is None or not name):
-                self._executed(name, data[at + HEADER_SIZE : at + length + 1])
-            if known == name:
-                return
-            there = known or b""
-            if known is None:
-                first, there = statements.wanted(name, self._batch)
-        if statements.under_way:
+            there = self._statements.close(data[start:stop], self._batch)
+            self._watch(_COMPLETIONS)
+            self._rename(b"", at, length, start, stop, there)
+        elif self._statements.here.get(data[start:stop]) != data[start:stop]:
+            self._where_it_is(length, data, at, start, stop)
+
+    def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """The statement has another name on this server, or is not there yet."""
+        first, there = self._statements.wanted(data[start:stop], self._batch)
+        if first:
             self._watch(_COMPLETIONS)
         self._rename(first, at, length, start, stop, there)
-
-    def _executed(self, name: bytes, bind: bytes) -> None:
-        """What a statement may do, it may do each time."""
-        finding = self._statements.finding(name)
-        if finding is not pins.NOTHING:
-            self._suspect(finding, bind)
 
     def _rename(
         self, first: bytes, at: int, length: int, start: int, stop: int, name: bytes
@@ -380,17 +318,16 @@ class Roaming(Session):
         self._extended(now)
         if not 0 <= stop < end:
             return True
-        self._remember(data, stop + 1)
-        finding = self._look(data[stop + 1 : data.find(b"\0", stop + 1)]) if whole else pins.OPAQUE
+        text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
+        self._remember(text)
+        finding = self._look(text) if whole else pins.OPAQUE
         name = data[start:stop]
         if not whole:
-            self._pin(PinReason.STATEMENT, now)
+            self._suspect(_TOO_LONG)
         if name:
             body = data[stop + 1 : end] if whole else b""
-            parsed = self._statements.parse(name, body, finding, self._batch)
-            self._rename(parsed.first, at, length, start, stop, parsed.name)
-            if parsed.after:
-                self._edits.append((end, end, parsed.after))
+            first, there = self._statements.parse(name, body, finding, self._batch)
+            self._rename(first, at, length, start, stop, there)
         else:
             self._statements.parse_unnamed(data[at:end] if whole else None, finding, self._batch)
         self._watch(_COMPLETIONS)
@@ -398,7 +335,7 @@ class Roaming(Session):
 
     def _look(self, text: bytes) -> Finding:
         scan = self._rules.scan
-        return scan.examine(text) if scan.glance(text) else pins.NOTHING
+        return scan.examine(text) if scan.glance(text) else NOTHING
 
     # -- from the server --------------------------------------------------------------------------
 
@@ -410,18 +347,25 @@ class Roaming(Session):
         if kind == COMMAND_COMPLETE:
             self._completed(body)
             return
+        free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
             self._statements.failed(self.queries)
+            if free and self.farewell:  # PostgreSQL's goodbye to nobody
+                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+                self._release(Command.LOST)
+                return
+            if _STALE_PLAN in body and self._unheard(at):
+                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+                self._repeating = self._watching = True
+                return
             said = in_the_clients_words(body)
             if said is not body:
                 self._edits.append(
                     (at, at + HEADER_SIZE + len(body), messages.message(ERROR, said))
                 )
         else:
-            name, value = messages.parse_parameter_status(body)
-            self.reported[name] = value
-            self._stale = True
+            self._belongings.report(*messages.parse_parameter_status(body))
 
     def _completed(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
@@ -429,35 +373,49 @@ class Roaming(Session):
         elif tag == b"DEALLOCATE\0" and self._deallocated is not None:
             self._statements.deallocated(self._deallocated)
         if tag == b"DISCARD ALL\0":
-            for reason in _DISCARDED:
-                self.pins.pop(reason, None)
+            self._belongings.discarded()
 
     def _settled(self, data: bytes, at: int) -> None:
         self._watching = False
         self._stops = _USUAL
         self._statements.settled()
         self._deallocated = None
+        if self._repeating:
+            self._repeat(at)
+            return
         wanted, self._restore = self._restore, set()
         if wanted and self.state is not State.FAILED:
-            pairs = self._reset_too_far(wanted)
+            assert self.backend is not None
+            pairs = self._belongings.reset_too_far(wanted, self.backend.clean)
             if pairs:
                 self._put_back(pairs, data[at : at + HEADER_SIZE + 1], at)
 
-    def _reset_too_far(self, names: set[str]) -> list[tuple[str, str | None]]:
-        """What RESET has taken to the server's defaults, and the client had otherwise at login."""
-        assert self.backend is not None
-        clean = self.backend.clean.values
-        return [
-            (name, value)
-            for name, value in self._startup.values.items()
-            if clean.get(name) != value and (_ALL in names or name.lower() in names)
-        ]
+    def _unheard(self, at: int) -> bool:
+        """Whether the client has heard nothing yet in answer to a batch that stands alone.
+
+        Then it was rolled back as a whole, and may be said again.
+        """
+        nothing_before = at == sum(end - start for start, end, _ in self._edits)
+        alone = self.owed == b"S" and not (self.unsynced or self._client_tail or self._client_skip)
+        return bool(self._repeatable) and alone and nothing_before and self.sent == self._said
+
+    def _repeat(self, at: int) -> None:
+        """Say the batch again; a table has changed, and the statement must be made again first."""
+        batch, self._repeatable, self._repeating = self._repeatable, b"", False
+        portal = batch.index(b"\0", HEADER_SIZE) + 1
+        self._statements.stale(batch[portal : batch.index(b"\0", portal)])
+        edits, self._edits = self._edits, []
+        self.received -= len(batch)
+        self.for_server = self.client_sent(batch, self.since)
+        self._edits = [*edits, (at, at + HEADER_SIZE + 1, b"")]
+        self._repeatable = b""  # once is enough
+        self.commands.append(Command.TELL_SERVER)
 
     def _put_back(self, pairs: list[tuple[str, str | None]], ready: bytes, at: int) -> None:
         """Only then is the client told that its statement is done: `ready` waits."""
         self._edits.append((at, at + len(ready), b""))
         self._held = ready
-        self.for_server = messages.run_apart(SET_CONFIG, in_order(pairs))
+        self.for_server = messages.run_apart(SET_CONFIG, pairs)
         self.commands.append(Command.TELL_SERVER)
         self._swallow(self._is_back)
 
@@ -467,19 +425,4 @@ class Roaming(Session):
 
     def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
         super()._setup_answered(replies, now)
-        return self._news(replies)
-
-    def _news(self, replies: list[Reply]) -> bytes:
-        """What the server reports while it answers us, and the client does not know yet."""
-        said = (messages.parse_parameter_status(body) for kind, body in replies if kind == _STATUS)
-        news = b""
-        for name, value in dict(said).items():
-            if self.reported.get(name) != value:
-                self.reported[name] = value
-                self._stale = True
-                news += messages.parameter_status(name, value)
-        return news
-
-    def leave(self, now: float) -> Parting | None:
-        parting = super().leave(now)
-        return parting if _STAYS_WITH_SERVER.isdisjoint(self.pins) else None
+        return self._belongings.news(replies)
