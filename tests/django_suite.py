@@ -59,6 +59,22 @@ SECRET_KEY = "of a test run"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = False
+{more}
+"""
+
+# The only tests that cannot do with two servers, whoever lends them: their class holds a
+# transaction in both databases and opens a third connection. They need the first one only.
+HOLDS_LESS = """\
+from django.test.runner import DiscoverRunner
+
+
+class Runner(DiscoverRunner):
+    def build_suite(self, *labels, **options):
+        suite = super().build_suite(*labels, **options)
+        from backends.postgresql.tests import Tests
+
+        Tests.databases = {"default"}
+        return suite
 """
 
 
@@ -142,11 +158,15 @@ def database(run: Run) -> Iterator[tuple[Postgres, Place]]:
             yield cluster, guard
 
 
-def write_settings(folder: Path, place: Place, driver: str) -> str:
+def write_settings(folder: Path, place: Place, run: Run) -> str:
     """Write a settings module for the runner and return its name."""
-    name = "guarded_suite"
+    name, runner = "guarded_suite", "guarded_runner"
     values = {"host": place.host, "port": place.port, "user": USER, "password": PASSWORD}
-    (folder / f"{name}.py").write_text(SETTINGS.format(driver=driver, **values))
+    scarce = run.cap is not None and run.cap < 3
+    more = f'TEST_RUNNER = "{runner}.Runner"' if scarce else ""
+    text = SETTINGS.format(driver=run.driver, more=more, **values)
+    (folder / f"{name}.py").write_text(text)
+    (folder / f"{runner}.py").write_text(HOLDS_LESS)
     return name
 
 
@@ -154,7 +174,7 @@ def run_suite(cache: Path, run: Run, labels: Sequence[str] = ()) -> Result:
     """Run the labels, show what Django's runner says meanwhile, and return what came of it."""
     django = source(cache)
     with tempfile.TemporaryDirectory() as folder, database(run) as (cluster, place):
-        settings = write_settings(Path(folder), place, run.driver)
+        settings = write_settings(Path(folder), place, run)
         command = [sys.executable, "runtests.py", f"--settings={settings}", "--noinput"]
         command += [f"--parallel={run.parallel}", *(labels or LABELS)]
         with Sampler(cluster, SAMPLES_APART) as sampler:
