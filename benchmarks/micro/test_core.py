@@ -11,12 +11,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from guardproxy.pool.admission import Admission, Grant, Open, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName
-from guardproxy.session import login, pins
+from guardproxy.session import login
+from guardproxy.session.belongings import Rules
 from guardproxy.session.backend import Backend
-from guardproxy.session.roaming import Roaming, Rules
+from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Command, Session
 from guardproxy.session.statement import redact
 from guardproxy.session.states import Event, State
+from guardproxy.session.suspicion import Scan
 from guardproxy.wire import messages
 from guardproxy.wire.frames import skim, stops
 from guardproxy.wire.messages import message
@@ -108,12 +110,12 @@ def with_server(session: Session) -> Session:
 
 def roaming(zone: str = "UTC") -> Roaming:
     known = REPORTED | {"TimeZone": zone}
-    return Roaming({"client_encoding": "UTF8"}, known, 0.0, Rules(pins.Scan()))
+    return Roaming({"client_encoding": "UTF8"}, known, 0.0, Rules(Scan()))
 
 
 @pytest.mark.parametrize("zones", [("UTC", "UTC"), ("UTC", "Asia/Tokyo")], ids=["one", "two"])
 @pytest.mark.parametrize("talk", [SIMPLE, PREPARED], ids=["simple", "prepared"])
-def test_hand_over(
+def test_roaming(
     benchmark: BenchmarkFixture, talk: tuple[bytes, bytes], zones: tuple[str, str]
 ) -> None:
     """Two clients on one server, one transaction of each: both are parked, leased and revoked."""

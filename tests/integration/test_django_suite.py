@@ -4,12 +4,15 @@ import pytest
 
 from tests.django_suite import Result, Run, counted, run_suite
 
-# Connections, server-side cursors, transactions, locks between two links.
-LABELS = ("backends", "transactions", "transaction_hooks", "select_for_update")
+# Connections and locks between two of them. Databases are cloned by TEMPLATE for two processes,
+# which needs that nobody keeps an idle session in them.
+CLONED = ["backends.postgresql", "backends.base", "transaction_hooks", "select_for_update"]
+# Server-side cursors, transactions, and time zones that have to be right on whichever server.
+ROAMING = ["backends", "transactions", "select_for_update", "timezones", "queries.test_iterator"]
+ROAMING += ["queries.tests", "multiple_database", "postgres_tests.test_signals", "async"]
 RUNS = {
-    # Databases are cloned by TEMPLATE for two processes, which needs that nobody keeps an idle
-    # session in them.
-    "session": (Run("session", parallel=2), LABELS),
+    "session": (Run("session", parallel=2), CLONED),
+    "transaction": (Run("transaction", cap=2, time_zone="Asia/Tokyo"), ROAMING),
 }
 
 
