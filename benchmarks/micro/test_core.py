@@ -12,8 +12,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from guardproxy.pool.admission import Admission, Grant, Open, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName
 from guardproxy.session import login
-from guardproxy.session.belongings import Rules
 from guardproxy.session.backend import Backend
+from guardproxy.session.belongings import Rules
 from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Command, Session
 from guardproxy.session.statement import redact
