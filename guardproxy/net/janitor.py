@@ -120,10 +120,10 @@ def _look_at_servers(pooler: Pooler, idle: list[ServerRecord], now: float) -> No
 
 
 def _look_at_leased(pooler: Pooler, leased: list[ServerRecord], now: float) -> None:
-    """What is old is closed as soon as its client can do without."""
+    """What is old, or to be closed anyway, goes as soon as its client can do without."""
     lifetime = pooler.settings.pool.server_lifetime
     for server in leased:
-        if lifetime and now - server.opened_at >= lifetime:
+        if server.retiring or (lifetime and now - server.opened_at >= lifetime):
             pooler.retire(pooler.links[server], Reason.SERVER_LIFETIME)
 
 

@@ -118,7 +118,7 @@ def _what_they_do(held: list[ClientLink]) -> list[str]:
         pins = pins_of(client.session)
         pinned += bool(pins)
         in_transaction += client.state in (State.IN_TRANSACTION, State.FAILED)
-        reasons.update(pins)
+        reasons.update(pins.keys())
     said = []
     if pinned:
         why = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())

@@ -348,7 +348,10 @@ class Pooler:
                 self.retire(link, Reason.DATABASE_DROPPED)
 
     def retire(self, link: ServerLink, reason: Reason) -> None:
-        """It is to be closed: now if it is idle, else as soon as it is free."""
+        """It is to be closed: now if it is idle, else as soon as it is free.
+
+        The first reason counts.
+        """
         server = link.server
         if server.population is Population.IDLE:
             self.close_server(link, reason)

@@ -15,6 +15,7 @@ from guardproxy.session.parameters import Parameters, in_order, of_startup, sett
 from guardproxy.session.pins import Finding, PinReason, Suspicion
 from guardproxy.session.statement import redact
 from guardproxy.session.suspicion import Scan
+from guardproxy.session.verbs import Findings
 from guardproxy.wire import messages
 from guardproxy.wire.messages import DATA_ROW, ERROR, PARAMETER_STATUS
 
@@ -26,6 +27,23 @@ _DISCARDED = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
 Reply = tuple[int, bytes]
 
 
+UNREADABLE = frozenset(("BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"))
+"""Encodings in which a byte that looks like a backslash may be half of another character."""
+
+
+class Blind:
+    """What a scan is to a text it cannot read."""
+
+    def glance(self, text: bytes) -> bool:
+        return True
+
+    def examine(self, text: bytes) -> Finding:
+        return pins.OPAQUE
+
+
+_BLIND = Blind()
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How sessions roam, from the settings."""
@@ -33,6 +51,10 @@ class Rules:
     scan: Scan
     probe: str = "suspicious"
     max_prepared_statements: int = 200
+
+    def scan_for(self, reported: Mapping[str, str]) -> Scan | Blind:
+        """How to look at statements in the client's encoding."""
+        return _BLIND if reported.get("client_encoding") in UNREADABLE else self.scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +123,20 @@ class Belongings:
             if name is None:
                 self._pin(PinReason.SETTING, statement, now)
             else:
-                self._names.add(name.lower())
+                self._touched(name, statement, now)
         for reason in pins.reasons(finding.suspicion):
             self._causes.setdefault(reason, statement)
         if self._probe == "never":
             self._believe_text(statement, now)
+
+    def _touched(self, name: str, statement: bytes, now: float) -> None:
+        """A setting whose name the text does not have; not all can be carried along."""
+        found = Findings()
+        found.touch(name.lower())
+        self.suspicion |= found.suspicion
+        self._names |= found.settings
+        for reason in found.pins:
+            self._pin(reason, statement, now)
 
     def _believe_text(self, statement: bytes, now: float) -> None:
         """Without a probe, what may be is."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from guardproxy.errors import ProtocolViolation
-from guardproxy.session import pins
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Belongings, Pin, Rules
 from guardproxy.session.parameters import SET_CONFIG, change
-from guardproxy.session.pins import NOTHING, Finding, PinReason, Suspicion
+from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason, Suspicion
 from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
 from guardproxy.session.session import (
     HEEDED,
@@ -38,11 +38,12 @@ from guardproxy.wire.messages import (
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
     ERROR,
+    FUNCTION_CALL,
     PARSE_COMPLETE,
 )
 
-_BINDS, _NAMES = range(ILLEGAL + 1, ILLEGAL + 3)  # Bind; Describe and Close
-_TABLE = client_table(ILLEGAL, {b"B": _BINDS, b"DC": _NAMES})
+_BINDS, _NAMES, _CALLS = range(ILLEGAL + 1, ILLEGAL + 4)  # Bind; Describe, Close; FunctionCall
+_TABLE = client_table(ILLEGAL, {b"B": _BINDS, b"DC": _NAMES, b"F": _CALLS})
 _ACTIVE = State.ACTIVE
 _PORTAL = ord("P")
 
@@ -77,6 +78,7 @@ class Roaming(Session):
         "_restore",
         "_rules",
         "_said",
+        "_scan",
         "_statements",
         "backend",
     )
@@ -88,6 +90,7 @@ class Roaming(Session):
         self._table = _TABLE
         self.backend: Backend | None = None
         self._rules = rules
+        self._scan = rules.scan_for(known)
         self._belongings = Belongings(parameters, known, rules.probe)
         self._statements = Statements(rules.max_prepared_statements)
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
@@ -118,7 +121,7 @@ class Roaming(Session):
             self.state is State.IDLE
             and self._detour is None
             and not (self._server_skip or self._server_tail)
-            and not (self._client_skip or self._client_tail)
+            and not self._client_skip
             and not self.farewell
             and not self._belongings.bound
         )
@@ -153,6 +156,7 @@ class Roaming(Session):
         assert self.backend is not None
         self.backend.setup = self._belongings.setup
         self.backend = None
+        self.backlog, self._client_tail = self._client_tail, b""  # a message that is not whole yet
         self.enter(Event.RELEASED, self.since)
         self.leased = False
         if command is not None:
@@ -195,19 +199,22 @@ class Roaming(Session):
             self._stops = table
         self._watching = True
 
-    def _asked(self, data: bytes, at: int, length: int) -> None:
+    def _asked(self, data: bytes, at: int, length: int) -> bool:
         end = at + length
+        if end >= len(data) and length <= MAX_CARRIED:
+            return False
         text = data[at + HEADER_SIZE : end]
         self._remember(text)
         if self._statements.unnamed is not None:
             self._statements.forget_unnamed()
-        if end >= len(data):  # the rest is still to come
-            self._suspect(pins.OPAQUE)
-        elif self._rules.scan.glance(text):
-            finding = self._rules.scan.examine(text)
+        if self._scan.glance(text):
+            finding = self._scan.examine(text)
             self._suspect(finding)
             if Suspicion.PREPARED in finding.suspicion:
                 self._sql_statement(text, at, length)
+        if end >= len(data):  # the rest is still to come
+            self._suspect(OPAQUE)
+        return True
 
     def _sql_statement(self, text: bytes, at: int, length: int) -> None:
         """PREPARE, EXECUTE or DEALLOCATE by name, which is the server's business and the client's.
@@ -217,7 +224,7 @@ class Roaming(Session):
         named = _IN_SQL.match(text)
         if named is None or named["name"].upper() in (b"ALL", b"TRANSACTION"):
             return
-        name, batch = identifier(named["name"]), self._batch - 1
+        name, batch = identifier(named["name"]), self._batch
         if named["verb"].upper() == b"PREPARE":
             first, there = self._statements.out_of_the_way(name, batch), name
         else:
@@ -235,6 +242,8 @@ class Roaming(Session):
             stop = data.find(b"\0", start) if start else -1
         elif act == PARSES:
             return self._parse(length, data, at, now)
+        elif act == _CALLS:
+            return self._call(now)
         elif act == _NAMES:
             start = at + HEADER_SIZE + 1
             stop = data.find(b"\0", start)
@@ -253,6 +262,15 @@ class Roaming(Session):
             self._bind(length, data, at, start, stop)
         else:
             self._name(kind, length, data, at, start, stop)
+        return True
+
+    def _call(self, now: float) -> bool:
+        """FunctionCall: of a function that has only a number here."""
+        self.owed.append(FUNCTION_CALL)
+        self.unsynced = False
+        if self.state is not _ACTIVE:
+            self.enter(Event.ASKED, now)
+        self._suspect(OPAQUE)
         return True
 
     def _malformed(self, length: int, data: bytes, at: int) -> bool:
@@ -320,7 +338,9 @@ class Roaming(Session):
             return True
         text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
         self._remember(text)
-        finding = self._look(text) if whole else pins.OPAQUE
+        finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
+        if not whole:
+            finding = replace(finding, suspicion=EVERYTHING)
         name = data[start:stop]
         if not whole:
             self._suspect(_TOO_LONG)
@@ -332,10 +352,6 @@ class Roaming(Session):
             self._statements.parse_unnamed(data[at:end] if whole else None, finding, self._batch)
         self._watch(_COMPLETIONS)
         return True
-
-    def _look(self, text: bytes) -> Finding:
-        scan = self._rules.scan
-        return scan.examine(text) if scan.glance(text) else NOTHING
 
     # -- from the server --------------------------------------------------------------------------
 
@@ -367,6 +383,7 @@ class Roaming(Session):
                 )
         else:
             self._belongings.report(*messages.parse_parameter_status(body))
+            self._scan = self._rules.scan_for(self._belongings.reported)
 
     def _completed(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):

@@ -211,11 +211,11 @@ class Session:
             kind, length = header(data, at)
             act = self._table[kind]
             if act == REQUEST:
+                if kind == QUERY and not self._asked(data, at, length):
+                    break  # more of it is needed
                 if kind != SYNC or not self.copying:  # else the server ignores it
                     self.owed.append(kind)
                     self.unsynced = False
-                if kind == QUERY:
-                    self._asked(data, at, length)
                 if self.state is not _ACTIVE:
                     self.enter(_ASKED, now)
             elif act == EXTENDED:
@@ -261,10 +261,11 @@ class Session:
         if self.state is not _ACTIVE:
             self.enter(_ASKED, now)
 
-    def _asked(self, data: bytes, at: int, length: int) -> None:
-        """A Query."""
+    def _asked(self, data: bytes, at: int, length: int) -> bool:
+        """A Query; False if it cannot be judged before more of it comes."""
         start = at + HEADER_SIZE
         self._remember(data[start : start + STATEMENT_PREFIX])
+        return True
 
     def _remember(self, text: bytes) -> None:
         """Keep the beginning of a statement; a NUL ends it, what comes after is not its own."""

@@ -9,6 +9,7 @@ from psycopg import sql
 
 from tests.integration.cutter import Cutter
 from tests.integration.guard import Guard
+from tests.integration.moving import Crowd
 from tests.integration.places import Place
 from tests.integration.postgres import Postgres
 
@@ -16,6 +17,8 @@ NewPostgres = Callable[..., Postgres]
 NewGuard = Callable[..., Guard]
 NewCutter = Callable[[Place], Cutter]
 MODES = ("session", "passthrough")
+# Fewer servers than clients. Who waits in vain is told so before a test's patience ends.
+ROAMING = {"mode": "transaction", "max_server_connections": 2, "query_wait_timeout": "5s"}
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +95,58 @@ def guarded(request: pytest.FixtureRequest, shared_guards: Shared) -> Iterator[G
     yield guard
     guard.check_log(since=seen)
     assert guard.process.poll() is None, f"the guard ended:\n{guard.log()}"
+
+
+@pytest.fixture(scope="session")
+def crew(pg: Postgres) -> None:
+    """A role that alice may take on."""
+    pg.query("create role crew; grant crew to alice")
+
+
+class Roaming:
+    """A guard in transaction mode for many tests, started again if it has died."""
+
+    def __init__(self, upstream: Postgres) -> None:
+        self.upstream = upstream
+        self.stack = ExitStack()
+        self.guard: Guard | None = None
+
+    def get(self) -> Guard:
+        if self.guard is None or self.guard.process.poll() is not None:
+            self.guard = self.stack.enter_context(Guard(self.upstream, {"pool": ROAMING}))
+        return self.guard
+
+
+@pytest.fixture(scope="session")
+def shared_roaming(pg: Postgres, crew: None) -> Iterator[Roaming]:
+    shared = Roaming(pg)
+    with shared.stack:
+        yield shared
+
+
+@pytest.fixture
+def roaming(shared_roaming: Roaming) -> Iterator[Guard]:
+    """A guard in transaction mode with two servers, shared by tests that leave it as it was."""
+    guard = shared_roaming.get()
+    seen = len(guard.lines)
+    yield guard
+    guard.check_log(since=seen)
+    assert guard.process.poll() is None, f"the guard ended:\n{guard.log()}"
+
+
+@pytest.fixture
+def crowd(roaming: Guard) -> Iterator[Crowd]:
+    """Clients that take turns at the two servers of `roaming`."""
+    with Crowd(roaming, servers=2) as crowd:
+        yield crowd
+
+
+@pytest.fixture
+def superusers(guard: NewGuard, pg: Postgres, crew: None) -> Iterator[Crowd]:
+    """A crowd of superusers, whom PostgreSQL lets in over its Unix socket."""
+    place = guard(upstream={"host": str(pg.folder)}, pool=ROAMING)
+    with Crowd(place, servers=2, user="admin") as crowd:
+        yield crowd
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ SETTINGS: dict[str, Any] = {
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "shared_buffers": "16MB",
+    "max_prepared_transactions": 10,
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_connections": "on",

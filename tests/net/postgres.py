@@ -27,9 +27,15 @@ def done(tag: str) -> bytes:
     return message(messages.COMMAND_COMPLETE, tag.encode() + b"\0")
 
 
-def row(*values: str) -> bytes:
-    cells = b"".join(len(v).to_bytes(4, "big") + v.encode() for v in values)
+def row(*values: str | None) -> bytes:
+    cells = b"".join(map(_cell, values))
     return message(messages.DATA_ROW, len(values).to_bytes(2, "big") + cells)
+
+
+def _cell(value: str | None) -> bytes:
+    if value is None:
+        return b"\xff\xff\xff\xff"
+    return len(value.encode()).to_bytes(4, "big") + value.encode()
 
 
 @dataclass
@@ -99,6 +105,7 @@ class Backend:
         self.queries: list[str] = []  # all statements, in order
         self.values: dict[str, str] = {}  # set for this session
         self.listening = False
+        self.probes = 0
         self.unwilling = False  # refuses DISCARD ALL
         self.deaf = False  # reads nothing
         self._in = bytearray()
@@ -253,25 +260,46 @@ class Backend:
 
     def _execute(self) -> None:
         if "set_config" in self._statement:
-            self._set(*self._bound)
+            name, value = self._bound
+            self._set(str(name), value)
+        elif "AS kind" in self._statement:
+            self._confess(str(self._bound[0]))
         elif "pg_listening_channels" in self._statement:
             self.say((row("1") if self.listening else b"") + done("SELECT 1"))
         elif "verifier" in self._statement:
             (user,) = self._bound
-            known = self.postgres.verifiers.get(user)
+            known = self.postgres.verifiers.get(str(user))
             self.say((row(user, known) if known else b"") + done("SELECT 1"))
         else:
             self.say(done("SELECT 1"))
 
-    def _set(self, name: str, value: str) -> None:
+    def _confess(self, names: str) -> None:
+        """The probe: what the session has left here, of what is asked for."""
+        self.probes += 1
+        if "unnest" in self._statement:
+            for name in names.strip("{}").replace('"', "").split(","):
+                if name:
+                    self.say(row("setting", name, self.values.get(name)))
+        if self.listening and "pg_listening_channels" in self._statement:
+            self.say(row("listen", "news", None))
+        self.say(done("SELECT 1"))
+
+    def _set(self, name: str, value: str | None) -> None:
         if name == "wrong":
             self._skips = True
             self.say(error("42704", 'unrecognized configuration parameter "wrong"'))
             return
-        self.values[name] = value
-        if name in REPORTED:
-            self.say(messages.parameter_status(name, value))
+        self._take_setting(name, value)
         self.say(row(value) + done("SELECT 1"))
+
+    def _take_setting(self, name: str, value: str | None) -> None:
+        if value is None:
+            self.values.pop(name, None)
+        else:
+            self.values[name] = value
+        if name in REPORTED:
+            default = self.postgres.parameters.get(name, "")
+            self.say(messages.parameter_status(name, value or default))
 
     def _query(self, sql: str) -> None:
         self.queries.append(sql)
@@ -291,16 +319,25 @@ class Backend:
         if sql == "DISCARD ALL":
             self.values.clear()
             self.listening = False
+        elif word == "SET":
+            _, name, _, value = sql.split(" ")
+            self._take_setting(name, value)
+        elif word in ("LISTEN", "UNLISTEN"):
+            self.listening = word == "LISTEN"
         self.say(done(sql) + self._ready())
 
 
-def _bound_values(body: bytes) -> list[str]:
+def _bound_values(body: bytes) -> list[str | None]:
     """The parameters of a Bind with text values."""
     rest = body.split(b"\0", 2)[2][2:]
     count, rest = int.from_bytes(rest[:2], "big"), rest[2:]
-    values = []
+    values: list[str | None] = []
     for _ in range(count):
-        size = int.from_bytes(rest[:4], "big")
+        size = int.from_bytes(rest[:4], "big", signed=True)
+        if size < 0:
+            values.append(None)
+            rest = rest[4:]
+            continue
         values.append(rest[4 : 4 + size].decode())
         rest = rest[4 + size :]
     return values

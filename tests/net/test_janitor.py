@@ -225,3 +225,60 @@ def test_zero_keeps_servers_for_ever(stages: Stages) -> None:
     idle(stage, 1)
     stage.wait(100_000.0, step=10_000.0)
     assert stage.populations() == {"idle": 1}
+
+
+# -- leases ----------------------------------------------------------------------------------------
+
+
+def test_who_is_idle_for_some_time_gives_its_server_back(stages: Stages) -> None:
+    stage = stages(pool=Pool(mode="transaction", park_after=5.0))
+    client, busy = stage.holder(), stage.holder("BEGIN")
+    stage.wait(4.5)
+    assert client.state == "idle"
+    stage.wait(2.0)
+    assert (client.state, busy.state) == ("parked", "idle in transaction")
+    assert stage.populations() == {"idle": 1, "leased": 1}
+
+
+def test_zero_leaves_it_where_it_is(stages: Stages) -> None:
+    stage = stages(pool=Pool(mode="transaction", park_after=0.0))
+    client = stage.holder()
+    stage.wait(800.0, step=50.0)
+    assert client.state == "idle"
+
+
+def test_a_pinned_client_is_asked_once_and_keeps_its_server(stages: Stages) -> None:
+    stage = stages(pool=Pool(mode="transaction", park_after=2.0), timeouts=SHORT)
+    client = stage.client().query("LISTEN news")
+    stage.wait(60.0)
+    assert (client.state, client.ended) == ("idle", None)  # nor is it idle for too long
+    assert stage.postgres.backend().probes == 1
+    (pinned,) = stage.log.of("pinned")
+    assert pinned["pin"] == "listen"
+
+
+def test_a_parked_client_has_been_idle_since_it_was(stages: Stages) -> None:
+    stage = stages(pool=Pool(mode="transaction", park_after=2.0), timeouts=SHORT)
+    client = stage.holder()
+    stage.wait(9.0)
+    assert (client.state, client.ended) == ("parked", None)
+    stage.wait(2.0)
+    assert client.ended is Reason.IDLE_SESSION_TIMEOUT
+    assert "idle for 10 s" in client.refusal()["M"]
+
+
+def test_an_old_server_is_taken_from_who_can_do_without(stages: Stages) -> None:
+    pool = Pool(mode="transaction", server_lifetime=10.0, park_after=0.0)
+    stage = stages(pool=pool)
+    idle, busy = stage.holder(), stage.holder("BEGIN")
+    stage.wait(11.5)
+    assert (idle.state, stage.populations()) == ("parked", {"leased": 1})
+    busy.query("COMMIT")
+    stage.wait(1.5)
+    assert (busy.state, stage.populations()) == ("parked", {})
+    assert stage.pooler.totals.endings[Reason.SERVER_LIFETIME] == 2
+
+
+def test_the_sweep_comes_often_enough_to_park(stages: Stages) -> None:
+    stage = stages(pool=Pool(mode="transaction", park_after=0.4))
+    assert stage.service._interval() == 0.1

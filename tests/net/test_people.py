@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from guardproxy.errors import Reason
 from guardproxy.net.people import describe
-from guardproxy.settings import Match, Override, Pool
+from guardproxy.settings import Match, Override, Pool, Settings
 from tests.net.conftest import Stages
 from tests.net.stage import Stage
 
@@ -37,6 +39,22 @@ def test_the_three_that_hold_longest_are_named(stages: Stages) -> None:
     assert [f"app{number}" in detail for number in range(5)] == [True] * 3 + [False] * 2
 
 
+def test_and_why_nobody_else_can_have_them(stages: Stages) -> None:
+    stage = stages(pool=Pool(mode="transaction", max_server_connections=4, park_after=0.0))
+    secret = "SELECT 'hunter2' FROM t WHERE a = 3"
+    stage.client(application_name="oldest").query("BEGIN").query(secret)
+    stage.wait(1.0)
+    for _ in range(2):
+        stage.client().query("LISTEN news")
+    stage.client().query("LOAD 'x'")
+    client = stage.client().query("SELECT 2")
+    stage.wait(20.5)
+    detail = client.refusal()["D"]
+    assert "Pinned: 3 (listen 2, load 1). Idle in a transaction: 1." in detail
+    assert "(oldest) idle in transaction 21 s, last statement: SELECT ? FROM t WHERE a" in detail
+    assert "hunter2" not in detail
+
+
 def test_the_wait_is_an_overrides_if_one_matches(stages: Stages) -> None:
     hurried = Override(match=Match(user="hurried"), query_wait_timeout=2.0)
     stage = stages(pool=ONE, overrides=(hurried,))
@@ -54,6 +72,35 @@ def test_who_is_served_in_time_hears_nothing_of_it(stages: Stages) -> None:
     first.leave()
     stage.wait(30.0)
     assert second.hear() == ["C SELECT 2", "Z I"]
+
+
+def test_each_wait_has_its_full_time_though_one_timer_serves_them_all(stages: Stages) -> None:
+    stage = stages(pool=Pool(max_server_connections=1, mode="transaction", park_after=0.0))
+    first, second = stage.holder("BEGIN"), stage.client().query("SELECT 2")
+    stage.wait(15.0)
+    first.query("COMMIT")
+    assert second.hear()[-2:] == ["C SELECT 2", "Z I"]
+    first.query("BEGIN")
+    second.query("SELECT 3")
+    timers = [call for call in stage.clock.getDelayedCalls() if call.args == (second.link,)]
+    assert len(timers) == 1
+    stage.wait(19.5, step=0.5)
+    assert second.ended is None
+    stage.wait(0.5, step=0.5)
+    assert second.ended is Reason.QUERY_WAIT_TIMEOUT
+    assert "for 20.0 s" in second.refusal()["M"]
+
+
+def test_a_shorter_limit_holds_from_the_next_wait_on(stages: Stages) -> None:
+    pool = Pool(max_server_connections=1, mode="transaction")
+    stage = stages(pool=pool)
+    first, second = stage.holder("BEGIN"), stage.client().query("SELECT 2")
+    first.query("COMMIT").query("BEGIN")
+    assert second.hear()[-1:] == ["Z I"]
+    stage.service.reload(Settings(pool=structs.replace(pool, query_wait_timeout=2.0)))
+    second.query("SELECT 3")
+    stage.wait(2.0, step=0.5)
+    assert second.ended is Reason.QUERY_WAIT_TIMEOUT
 
 
 def test_a_client_is_described_for_a_log_line(stage: Stage) -> None:

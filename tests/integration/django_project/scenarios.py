@@ -99,6 +99,14 @@ def read_all() -> dict[str, int]:
     return {"sum": total, "between": between, "cursors left": left}
 
 
+def read_while_others_read(rows: int) -> int:
+    """Iterate over numbers by a server-side cursor of one's own, in autocommit."""
+    with connection.chunked_cursor() as cursor:
+        cursor.itersize = 20
+        cursor.execute("select generate_series(1, %s)", [rows])
+        return sum(1 for _ in cursor)
+
+
 # Leaks
 
 
