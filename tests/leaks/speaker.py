@@ -123,7 +123,9 @@ class Speaker(Raw):
             self.owed.popleft()
 
     def _failed(self) -> None:
-        """A Query ends as ever; in the extended protocol all is skipped up to a Sync."""
-        while self.owed and self.owed[0] not in (b"Q", b"S"):
+        """A Query ends as ever; in the extended protocol all is skipped up to a Sync, a Query too."""
+        if self.owed[0] == b"Q":
+            return
+        while self.owed and self.owed[0] != b"S":
             self.owed.popleft()
         self.skipping = not self.owed

@@ -329,7 +329,7 @@ def copy_in(author: Author) -> Steps:
     words = f"copy {author.name}_t from stdin"
     if author.chance(0.3):
         return [
-            Step((*author.unnamed(words), FLUSH), copy=(*data, end)),
+            Step((*author.unnamed(words), FLUSH), copy=(*data, end, FLUSH)),
             Step((SYNC,)),
         ]
     if author.chance(0.1):  # and then nothing: the client goes in the midst of it
