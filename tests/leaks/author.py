@@ -32,10 +32,13 @@ class Author:
     sense. All else comes from the seed and the number.
     """
 
-    def __init__(self, seed: str, number: int, topics: Mapping[str, Topic]) -> None:
+    def __init__(
+        self, seed: str, number: int, topics: Mapping[str, Topic], startup: bool = True
+    ) -> None:
         self.random = random.Random(f"{seed}:{number}")
         self.name = client_name(number)
         self.status = b"I"
+        self.asks = startup  # for settings, when it logs in
         # Not everything every time: what comes up often enough in one script meets itself.
         self.chosen = self.random.sample(sorted(topics), self.random.randint(1, len(topics)))
         self.topics = [topics[name] for name in self.chosen]
@@ -156,10 +159,10 @@ class Author:
     # Logging in
 
     def startup(self) -> dict[str, str]:
-        """Half of the clients ask for settings at once."""
+        """Many clients ask for settings at once."""
         chosen = {"user": self.pick(*USERS)}
         for name, values in STARTUP.items():
-            if self.chance(0.15):
+            if self.asks and self.chance(0.15):
                 chosen[name] = self.pick(*values)
         return chosen
 

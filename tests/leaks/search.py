@@ -12,7 +12,7 @@ from tests.integration.raw import Message
 from tests.leaks.answers import answers, shown, welcome
 from tests.leaks.author import Author, Topic
 from tests.leaks.script import Script, Step
-from tests.leaks.speaker import SILENCE, Speaker
+from tests.leaks.speaker import PATIENCE, SILENCE, Speaker
 from tests.leaks.stage import GUARDED, REFERENCE
 from tests.leaks.topics import TOPICS
 
@@ -77,13 +77,15 @@ def carry_out(place: Place, script: Script) -> list[Said]:
     return said
 
 
-def compare(place: Place, script: Script, said: list[Said], login: bool) -> Difference | None:
+def compare(
+    place: Place, script: Script, said: list[Said], patience: float = PATIENCE
+) -> Difference | None:
     """The same script at `place`, up to the first answer that differs."""
     # Under another name: what is left of the first run (a prepared transaction) is not met.
     other = "g" + script.name[1:]
-    with Speaker(place) as speaker:
+    with Speaker(place, patience) as speaker:
         got = heard(0, speaker.enter(script.startup, GUARDED))
-        if login and got != said[0]:
+        if got != said[0]:
             return Difference(script, 0, said[0], got)
         for number, step in enumerate(script.renamed(other).steps, 1):
             if speaker.ended:
@@ -104,14 +106,16 @@ class Search:
         seed: str,
         *,
         topics: Mapping[str, Topic] = TOPICS,
-        login: bool = True,
+        startup: bool = True,
+        patience: float = PATIENCE,
         keep_going: bool = False,
     ) -> None:
         self.direct = direct
         self.guarded = guarded
         self.seed = seed
         self.topics = topics
-        self.login = login
+        self.startup = startup
+        self.patience = patience
         self.keep_going = keep_going
         self.found: list[Difference] = []
         self.clients = 0
@@ -130,9 +134,9 @@ class Search:
         return self.found
 
     def client(self, number: int) -> Difference | None:
-        author = Author(self.seed, number, self.topics)
+        author = Author(self.seed, number, self.topics, self.startup)
         script, said = write(self.direct, author)
-        found = compare(self.guarded, script, said, self.login)
+        found = compare(self.guarded, script, said, self.patience)
         with self._lock:
             self.clients += 1
             self.steps += len(script.steps)
@@ -153,6 +157,7 @@ class Search:
         if difference is None:
             return
         with self._lock:
-            self.found.append(difference)
+            if self.keep_going or not self.found:
+                self.found.append(difference)
         if not self.keep_going:
             self._over.set()

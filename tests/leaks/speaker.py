@@ -30,7 +30,7 @@ class Speaker(Raw):
 
     def enter(self, parameters: Mapping[str, str], database: str) -> list[Message]:
         """Log in; the last message says whether that went well."""
-        self.send(startup(**parameters, database=database))
+        self.send(startup(196608, **parameters, database=database))
         seen: list[Message] = []
         while True:
             kind, body = self.read()
@@ -123,7 +123,7 @@ class Speaker(Raw):
             self.owed.popleft()
 
     def _failed(self) -> None:
-        """A Query ends as ever; in the extended protocol all is skipped up to a Sync, a Query too."""
+        """A Query ends as ever; else all is skipped up to a Sync, even a Query."""
         if self.owed[0] == b"Q":
             return
         while self.owed and self.owed[0] != b"S":

@@ -20,8 +20,8 @@ SETTINGS = {
     "max_prepared_transactions": 200,
     # A client of the reference that hung up in a long query must not stay on.
     "client_connection_check_interval": "500ms",
-    "log_min_messages": "fatal",
-    "log_min_error_statement": "fatal",
+    "log_min_messages": "panic",
+    "log_min_error_statement": "panic",
     "log_connections": "off",
     "log_disconnections": "off",
 }
@@ -71,6 +71,17 @@ def guard(behind: Postgres, mode: str, servers: int, **pool: Any) -> Iterator[Gu
         yield made
 
 
+@contextmanager
+def between(behind: Postgres, mode: str, servers: int, **pool: Any) -> Iterator[Place]:
+    """Whoever is asked for by name: a mode of the guard, `pgbouncer`, or nobody (`direct`)."""
+    if mode == "direct":
+        yield behind
+        return
+    standing = pgbouncer(behind, servers) if mode == "pgbouncer" else None
+    with standing or guard(behind, mode, servers, **pool) as place:
+        yield place
+
+
 PGBOUNCER = """
 [databases]
 {database} = host=127.0.0.1 port={upstream}
@@ -100,8 +111,10 @@ def pgbouncer(behind: Postgres, servers: int) -> Iterator[Place]:
         values = {"upstream": behind.port, "port": place.port, "servers": servers, "users": users}
         config.write_text(PGBOUNCER.format(database=GUARDED, **values))
         arguments: dict[str, Any] = run_as()
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(["pgbouncer", "-q", config], **quiet, **arguments)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                ["pgbouncer", "-q", config], stdout=log, stderr=subprocess.STDOUT, **arguments
+            )
         try:
             eventually(lambda: _accepts(place), why="PgBouncer starts")
             yield place

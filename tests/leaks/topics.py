@@ -295,7 +295,9 @@ PREPARED = Topic(
             "prepare p_b (text) as select $1 || '!'",
         ),
         text("deallocate p_a", "deallocate prepare p_b", "deallocate all", "deallocate all"),
-        text("deallocate s_1", "execute s_1", "do $$ begin execute 'prepare p_a as select 3'; end $$"),
+        text(
+            "deallocate s_1", "execute s_1", "do $$ begin execute 'prepare p_a as select 3'; end $$"
+        ),
         lambda author: [
             Step((frames.bind("", author.pick("p_a", "p_b")), frames.execute(""), SYNC))
         ],
@@ -312,7 +314,11 @@ ERRORS = Topic(
         text("selec 1", "select 1/0", "select * from missing", "select missing()", "", ";"),
         text("do $$ begin raise exception 'on purpose'; end $$", "select 'x'::int"),
         text("do $$ begin raise warning 'careful'; end $$", "set nonsense to 1", "rollback"),
-        text("select 1; select 1/0; set work_mem to '99MB'", "vacuum of_role_a", "select * from of_role_a"),
+        text(
+            "select 1; select 1/0; set work_mem to '99MB'",
+            "vacuum of_role_a",
+            "select * from of_role_a",
+        ),
         text("set work_mem to '55MB'; select 1/0"),
         lambda author: [Step((frames.parse("", "select 1"), frames.parse("", "select"), SYNC))],
         lambda author: [Step((frames.execute("missing"), frames.query("select 1"), SYNC))],
@@ -358,12 +364,13 @@ WRITES = Topic(
 )
 
 
-
 def prepare_transaction(author: Author) -> Steps:
     """Never with tables in it: whoever dropped such a table would wait for ever."""
     if author.status != b"I":
         return author.say("rollback")
-    inside = author.pick("set work_mem to '44MB'", "set datestyle to german", "select 1/0", "listen x")
+    inside = author.pick(
+        "set work_mem to '44MB'", "set datestyle to german", "select 1/0", "listen x"
+    )
     words = ("begin", inside, f"prepare transaction '{author.name}'")
     if author.chance(0.5):
         return [Step((frames.query("; ".join(words)),))]
