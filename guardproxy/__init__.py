@@ -15,6 +15,13 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  cancels janitor people log tls service
     second   session/           sans-I/O: one client's conversation
                  session        chunks in, chunks and commands out: HOT; states: its life, a table
+                 roaming        the session that moves between servers: HOT; passthrough: that never
+                 belongings     its settings, which follow it, and its pins; parameters: from one
+                                session's settings to another's
+                 statements     its prepared statements; prepared: those on a server
+                 backend        what is known of one server between two sessions
+                 suspicion      what a statement's text may do (verbs, tokens); pins: what it has
+                                done, asked of the server
                  login          a client's way in; conversations: what we say to a server ourselves
                  statement      what can be told from a statement's text
              pool/              sans-I/O: pool: servers by population; admission: cap and queue
@@ -23,12 +30,14 @@ Imports point down only, and rooms of one floor that are folders never import ea
              settings           every setting with its default; config and its rooms read them
     apart    demo/              drives all this as a user would; knows nothing of the inside
 
-Five journeys:
+Six journeys:
 
     login    net/client -> session/login (steps) -> net/entrance -> net/logins -> a trial at
              PostgreSQL: pool/admission -> net/opening -> session/conversations.log_in
     query    net/client.dataReceived -> Session.client_sent -> net/server's transport, and back by
              net/server.dataReceived -> Session.server_sent; the first one asks pool/admission
+    move     pool/admission (Revoke) -> Roaming.revoke: a probe if need be -> RELEASE ->
+             admission (Grant) -> Roaming.lease: backend and parameters say what is set in front
     cancel   session/login (CancelKey) -> net/cancels -> net/upstream.cancel
     timeout  net/janitor.sweep -> Session.probe -> net/client.end(IdleSessionTimeout)
     reload   SIGHUP -> app -> config.load -> net/service.reload -> Pooler.take

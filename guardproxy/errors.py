@@ -27,6 +27,7 @@ class Reason(enum.Enum):
     IDLE_SESSION_TIMEOUT = "idle_session_timeout"
     IDLE_IN_TRANSACTION_SESSION_TIMEOUT = "idle_in_transaction_session_timeout"
     SHUTDOWN = "shutdown"
+    TOO_MANY_STATEMENTS = "too_many_statements"
     # Servers.
     SERVER_IDLE_TIMEOUT = "server_idle_timeout"
     SERVER_LIFETIME = "server_lifetime"
@@ -77,6 +78,13 @@ class LoginTimeout(GuardError):
 
     sqlstate = "08006"
     reason = Reason.CLIENT_LOGIN_TIMEOUT
+
+
+class TooManyStatements(GuardError):
+    """A client has prepared more than we keep for it."""
+
+    sqlstate = "53400"
+    reason = Reason.TOO_MANY_STATEMENTS
 
 
 class QueueFull(GuardError):

@@ -10,6 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from guardproxy.pool.admission import Admission, Grant, Open, Ticket
 from guardproxy.pool.pool import Pool, PoolName
 from guardproxy.session import login
+from guardproxy.session.backend import Backend
 from guardproxy.session.session import Session
 from guardproxy.session.statement import redact
 from guardproxy.session.states import Event
@@ -74,7 +75,7 @@ def with_server() -> Session:
     session = Session({}, 0.0)
     session.enter(Event.LOGGED_IN, 0.0)
     session.client_sent(SIMPLE[0], 0.0)
-    session.lease({}, 0.0)
+    session.lease(Backend({}), 0.0)
     session.commands.clear()
     session.server_sent(SIMPLE[1], 0.0)
     return session

@@ -15,6 +15,7 @@ from guardproxy.pool.admission import Door
 from guardproxy.pool.pool import Pool
 from guardproxy.session import conversations, login
 from guardproxy.session.login import Admitted, House, Request
+from guardproxy.session.passthrough import Passthrough
 from guardproxy.session.session import Session
 from guardproxy.session.states import Event
 from guardproxy.settings import Settings
@@ -160,7 +161,7 @@ class Entrance:
         client.begin(session, welcome + messages.ready_for_query(messages.IDLE))
 
     def _begin_passthrough(self, client: ClientLink, request: Request) -> None:
-        session = Session(request.parameters, self.pooler.now(), passthrough=True)
+        session = Passthrough(request.parameters, self.pooler.now())
         session.application_name = request.application_name
         session.enter(Event.LOGGED_IN, self.pooler.now())
         session.enter(Event.ASKED, self.pooler.now())

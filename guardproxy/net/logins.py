@@ -203,7 +203,7 @@ class Logins:
 
         def adopt(link: ServerLink) -> None:
             self.pooler.admission.adopt(link.server, account.pool)
-            account.pool.opened(link.server.parameters)
+            account.pool.opened(link.backend.pristine)
 
         return Errand(self.pooler, trial, client.rule, adopt)
 

@@ -14,6 +14,7 @@ from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused, Ups
 from guardproxy.net.server import ServerLink
 from guardproxy.pool.pool import Population
 from guardproxy.session import conversations
+from guardproxy.session.backend import Backend
 from guardproxy.session.conversations import Credential, Greeting, PasswordWanted
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Opener:
         pooler.failures.pop(server.pool.name, None)
         pooler.totals.servers_opened += 1
         if isinstance(result, Greeting):
-            server.parameters = result.parameters
+            link.backend = Backend(result.parameters)
             link.cancel_key = result.cancel_key
             if not server.pool.private:
                 server.pool.opened(result.parameters)

@@ -123,6 +123,8 @@ class Pooler:
                 client.close(Reason.CLIENT_LEFT)
             elif command is Command.EXPIRE:
                 client.end(janitor.idle_too_long(client, self.now()))
+            elif command is Command.TELL_SERVER:
+                client.server.transport.write(session.for_server)  # type: ignore[union-attr]
             elif command is Command.KEY_LEARNED:
                 self.cancels.register(client, session.cancel_key)
                 client.server.cancel_key = session.cancel_key  # type: ignore[union-attr]
@@ -149,10 +151,7 @@ class Pooler:
         client.ticket = None
         client.stop_waiting()
         try:
-            if link.first_message is not None:
-                request = session.lease_passthrough(self.now())
-            else:
-                request = session.lease(link.server.parameters, self.now())
+            request = session.lease(link.backend, self.now())
         except GuardError as error:  # in what it said while it waited
             client.end(error)
             return False

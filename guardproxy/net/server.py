@@ -17,6 +17,7 @@ from guardproxy.errors import GuardError, ProtocolViolation, Reason, ServerLost
 from guardproxy.net.streams import Timer
 from guardproxy.net.upstream import Caller
 from guardproxy.pool.pool import Population
+from guardproxy.session.backend import Backend
 from guardproxy.session.conversations import Message
 from guardproxy.session.session import Session
 from guardproxy.wire import messages
@@ -33,6 +34,7 @@ class ServerLink(Caller):
     def __init__(self, pooler: Pooler, server: ServerRecord) -> None:
         self.pooler = pooler
         self.server = server
+        self.backend = Backend({})
         self.client: ClientLink | None = None
         self.session: Session | None = None
         self.cancel_key = b""
@@ -157,8 +159,8 @@ class ServerLink(Caller):
         kind, body = message or (0, b"")
         if kind == messages.PARAMETER_STATUS:
             name, value = messages.parse_parameter_status(body)
-            self.server.parameters = {**self.server.parameters, name: value}
-            self.server.pool.opened(self.server.parameters)
+            self.backend.reported(name, value)
+            self.server.pool.opened(dict(self.backend.pristine))
         elif kind not in (messages.NOTICE, messages.NOTIFICATION):
             self.pooler.close_server(self, Reason.CLOSED_BY_SERVER)
 

@@ -44,7 +44,6 @@ class Server(Generic[Holder]):
         "holder",
         "id",
         "opened_at",
-        "parameters",
         "pool",
         "population",
         "retiring",
@@ -58,7 +57,6 @@ class Server(Generic[Holder]):
         self.population = Population.OPENING
         self.opened_at = self.since = now
         self.holder: Holder | None = None  # who has the lease
-        self.parameters: Mapping[str, str] = {}
         self.retiring: Reason | None = None  # why it is to be closed instead of becoming idle
         self.soon = True  # while cleaning: no query of the client that left runs on it
 

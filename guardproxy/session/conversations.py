@@ -11,7 +11,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 from guardproxy.errors import CannotLogIn, GuardError, ProtocolViolation, Reason
-from guardproxy.session.session import SET_CONFIG, Parting
+from guardproxy.session.parameters import SET_CONFIG
+from guardproxy.session.session import Parting
 from guardproxy.wire import messages, scram
 from guardproxy.wire.frames import stops
 from guardproxy.wire.messages import (

@@ -13,14 +13,16 @@ Sync, and the last ReadyForQuery said so.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
+from guardproxy.session.backend import Backend
+from guardproxy.session.parameters import SET_CONFIG
 from guardproxy.session.statement import database_in_question
 from guardproxy.session.states import READY, Event, State, after
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, Frames, header, skim, stops
+from guardproxy.wire.frames import HEADER_SIZE, Edit, Frames, header, skim, splice, stops
 from guardproxy.wire.messages import (
     COPY_IN,
     DATA_ROW,
@@ -29,11 +31,9 @@ from guardproxy.wire.messages import (
     NOTICE,
     NOTIFICATION,
     PARAMETER_STATUS,
-    PARSE,
     QUERY,
     READY_FOR_QUERY,
     SYNC,
-    TERMINATE,
 )
 
 STATEMENT_PREFIX = 256
@@ -43,32 +43,34 @@ BACKLOG_LIMIT = 64 * 1024
 
 # What a client's message means, by its type.
 # 0 is for `skim`: what is only forwarded does not stop its walk.
-_FORWARD, _REQUEST, _EXTENDED, _PARSE, _COPY_END, _TERMINATE, _ILLEGAL = range(7)
+FORWARD, REQUEST, EXTENDED, PARSES, COPY_END, LEAVES, ILLEGAL = range(7)
 
 
-def _client_table(unknown: int) -> bytes:
+def client_table(unknown: int, also: Mapping[bytes, int]) -> bytes:
+    """What each type of a client's messages means; `also` adds to or changes the usual."""
     table = bytearray([unknown] * 256)
-    for kinds, act in ((b"d", _FORWARD), (b"QSF", _REQUEST), (b"BDECH", _EXTENDED)):
+    usual = {b"d": FORWARD, b"QSF": REQUEST, b"BDECH": EXTENDED, b"P": PARSES, b"cf": COPY_END}
+    for kinds, act in (usual | {b"X": LEAVES} | dict(also)).items():
         for kind in kinds:
             table[kind] = act
-    table[PARSE] = _PARSE
-    table[messages.COPY_DONE] = table[messages.COPY_FAIL] = _COPY_END
-    table[TERMINATE] = _TERMINATE
     return bytes(table)
 
 
-_POOLED = _client_table(_ILLEGAL)
-_PASSTHROUGH = _client_table(_FORWARD)  # PostgreSQL itself answers for what we do not know
-_SERVER_STOPS = stops(bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS]))
+_POOLED = client_table(ILLEGAL, {})
+HEEDED = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
+"""What is looked at of all that a server sends."""
+_SERVER_STOPS = stops(HEEDED)
 _MAY_CONCERN_DATABASES = stops(b"CcDdAa/-( \t\r\n")
 _FIRST_BYTES_MATTER = 4096  # of an ErrorResponse or ParameterStatus; longer ones just pass
+
+Reply = tuple[int, bytes]
+"""A whole message of the server's: type and body."""
 
 # An enum's members are slow to look up (CPython 3.11), and these two are looked up for each chunk.
 _ACTIVE = State.ACTIVE
 _ASKED = Event.ASKED
 
 PROBE = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
-SET_CONFIG = "SELECT pg_catalog.set_config($1, $2, false)"
 
 
 class Command(enum.Enum):
@@ -79,6 +81,10 @@ class Command(enum.Enum):
     LEAVE = enum.auto()  # Terminate
     KEY_LEARNED = enum.auto()  # passthrough: `cancel_key` is what PostgreSQL gave the client
     EXPIRE = enum.auto()  # idle too long, and the probe found no reason to spare it
+    RELEASE = enum.auto()  # it has given its server back, fit for anybody of its pool
+    LOST = enum.auto()  # its server says goodbye, and it lives on without
+    KEEP = enum.auto()  # it was asked to, but keeps it: pinned, or busy again
+    TELL_SERVER = enum.auto()  # `for_server` is to be sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +113,13 @@ class Session:
         "_client_skip",
         "_client_tail",
         "_detour",
+        "_edits",
         "_server_skip",
         "_server_tail",
         "_spared",
+        "_stops",
         "_table",
+        "_watching",
         "active_time",
         "application_name",
         "backlog",
@@ -118,6 +127,7 @@ class Session:
         "commands",
         "copying",
         "farewell",
+        "for_server",
         "last_request",
         "leased",
         "owed",
@@ -133,13 +143,14 @@ class Session:
         "waits",
     )
 
-    def __init__(self, parameters: Mapping[str, str], now: float, passthrough: bool = False):
+    def __init__(self, parameters: Mapping[str, str], now: float) -> None:
         self.state = State.LOGIN
         self.since = now
         self.leased = False
         self.parameters = parameters
         self.application_name = ""
         self.commands: list[Command | Evacuate] = []
+        self.for_server = b""  # what TELL_SERVER is about
         self.owed = bytearray()
         self.unsynced = False  # extended messages were sent since the last Sync
         self.copying = False
@@ -149,10 +160,13 @@ class Session:
         self.last_request = b""
         self.received = self.sent = self.queries = self.transactions = self.waits = 0
         self.wait_time = self.active_time = 0.0
-        self._table = _PASSTHROUGH if passthrough else _POOLED
+        self._table = _POOLED
+        self._stops = _SERVER_STOPS
         self._client_tail = self._server_tail = b""
         self._client_skip = self._server_skip = 0
+        self._edits: list[Edit] = []  # to be made in the chunk at hand
         self._detour: Callable[[bytes, float], bytes] | None = None
+        self._watching = False  # `_settled` wants to be called
         self._spared = -1.0
 
     # -- the door ---------------------------------------------------------------------------------
@@ -173,6 +187,11 @@ class Session:
         """The server is answering us, not the client."""
         return self._detour is not None
 
+    @property
+    def movable(self) -> bool:
+        """Whether it could give its server away now. Here the client must leave first."""
+        return False
+
     # -- from the client --------------------------------------------------------------------------
 
     def client_sent(self, data: bytes, now: float) -> bytes:  # noqa: C901 a call would cost
@@ -191,49 +210,60 @@ class Session:
         while end - at >= HEADER_SIZE:
             kind, length = header(data, at)
             act = self._table[kind]
-            if act == _REQUEST:
+            if act == REQUEST:
                 if kind != SYNC or not self.copying:  # else the server ignores it
                     self.owed.append(kind)
                     self.unsynced = False
                 if kind == QUERY:
-                    self._remember(data, at + HEADER_SIZE)
+                    self._asked(data, at, length)
                 if self.state is not _ACTIVE:
                     self.enter(_ASKED, now)
-            elif act == _EXTENDED:
+            elif act == EXTENDED:
                 self.unsynced = True
                 if self.state is not _ACTIVE:
                     self.enter(_ASKED, now)
-            elif act != _FORWARD:
-                if act == _TERMINATE:
+            elif act != FORWARD:
+                if act == LEAVES:
                     self.commands.append(Command.LEAVE)
                     data = data[:at]
                     end = at
                     break
-                self._note(act, kind, data, at + HEADER_SIZE, now)
+                if not self._note(act, kind, length, data, at, now):
+                    break  # more of it is needed
             if length < 4:
                 raise ProtocolViolation(f"invalid message length {length}")
             at += length + 1
-            if act == _FORWARD:  # one row of COPY seldom comes alone
+            if act == FORWARD:  # one row of COPY seldom comes alone
                 at = skim(data, at, end, self._table)
         if at < end:
             self._client_tail = data[at:]
             self._client_skip = 0
-            return data[:at]
-        self._client_skip = at - end
-        return data
+            data = data[:at]
+        else:
+            self._client_skip = at - end
+        return self._edited(data) if self._edits else data
 
-    def _note(self, act: int, kind: int, data: bytes, start: int, now: float) -> None:
-        """A message that is seldom, and matters; its body begins at `start`."""
-        if act == _ILLEGAL:
+    def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
+        """A message that is seldom, and matters; False if it cannot be judged before more comes."""
+        if act == ILLEGAL:
             raise ProtocolViolation(f"invalid frontend message type {kind}")
-        if act == _COPY_END:
+        if act == COPY_END:
             self._copy_over()
-            return
-        self.unsynced = True
-        named = data.find(b"\0", start)
+            return True
+        self._extended(now)
+        named = data.find(b"\0", at + HEADER_SIZE)
         self._remember(data, named + 1 if named >= 0 else len(data))
+        return True
+
+    def _extended(self, now: float) -> None:
+        """A message of the extended protocol, which a Sync must follow."""
+        self.unsynced = True
         if self.state is not _ACTIVE:
             self.enter(_ASKED, now)
+
+    def _asked(self, data: bytes, at: int, length: int) -> None:
+        """A Query."""
+        self._remember(data, at + HEADER_SIZE)
 
     def _remember(self, data: bytes, start: int) -> None:
         """Keep the beginning of a statement; a NUL ends it, what comes after is not its own."""
@@ -242,6 +272,10 @@ class Session:
             database = database_in_question(self.last_request)
             if database is not None:
                 self.commands.append(Evacuate(database))
+
+    def _edited(self, data: bytes) -> bytes:
+        edits, self._edits = self._edits, []
+        return splice(data, edits)
 
     def _keep(self, data: bytes, now: float) -> bytes:
         """No server yet. Ask for one as soon as there is a whole message for it.
@@ -261,38 +295,26 @@ class Session:
 
     # -- the lease --------------------------------------------------------------------------------
 
-    def lease(self, pristine: Mapping[str, str], now: float) -> bytes:
-        """A server is ours, with these ParameterStatus values; returns what it gets first.
+    def lease(self, backend: Backend, now: float) -> bytes:
+        """A server is ours; returns what it gets first.
 
-        Startup parameters that differ are set in front, and the replies to that swallowed.
+        What it lacks of our settings is set in front, and the replies to that swallowed.
         """
         self.enter(Event.LEASED, now)
         self.leased = True
-        different = differing(self.parameters, pristine)
-        setup = b""
-        if different:
-            setup = messages.run_apart(SET_CONFIG, different)
+        setup = self._setup(backend)
+        if setup:
             self._swallow(self._setup_answered)
         return setup + self._release_backlog(now)
+
+    def _setup(self, backend: Backend) -> bytes:
+        different = differing(self.parameters, backend.pristine)
+        return messages.run_apart(SET_CONFIG, different) if different else b""
 
     def _release_backlog(self, now: float) -> bytes:
         backlog, self.backlog = self.backlog, b""
         self.received -= len(backlog)  # counted when it came
         return self.client_sent(backlog, now)
-
-    def lease_passthrough(self, now: float) -> bytes:
-        """A server of our own, which has had our startup packet: its login is ours too."""
-        self.enter(Event.LEASED, now)
-        self.leased = True
-        self.owed.append(messages.PASSWORD)  # the login is a request like any other
-        frames = Frames()
-        self._detour = lambda data, now: self._relay_login(frames, data, now)
-        return self._release_backlog(now)
-
-    def release(self, now: float) -> None:
-        """The server goes back; the client stays."""
-        self.enter(Event.RELEASED, now)
-        self.leased = False
 
     def leave(self, now: float) -> Parting | None:
         """The client is gone. What its server must still be told; None if it must be closed."""
@@ -309,6 +331,10 @@ class Session:
             self._server_skip,
             self._server_tail,
         )
+
+    def lose_server(self, now: float) -> bool:
+        """Its server is gone; whether it lives on, parked. Here it has lost what it had there."""
+        return False
 
     # -- from the server --------------------------------------------------------------------------
 
@@ -327,7 +353,7 @@ class Session:
         at = self._server_skip
         end = len(data)
         while True:
-            at = skim(data, at, end, _SERVER_STOPS)
+            at = skim(data, at, end, self._stops)
             if end - at < HEADER_SIZE:
                 break
             kind, length = header(data, at)
@@ -347,6 +373,8 @@ class Session:
                         raise ProtocolViolation(
                             f"the server sent ReadyForQuery {chr(status)!r} while {self.state}"
                         ) from None
+                    if self._watching:
+                        self._settled(data, at)
             elif length < 4:
                 raise ProtocolViolation(f"the server sent a message of length {length}")
             elif kind == COPY_IN:
@@ -354,7 +382,7 @@ class Session:
             elif length <= _FIRST_BYTES_MATTER:
                 if end - at <= length:
                     break
-                self._heed(kind, data[at + HEADER_SIZE : at + length + 1])
+                self._heed(kind, data[at + HEADER_SIZE : at + length + 1], at)
             at += length + 1
             if at >= end:
                 break
@@ -363,8 +391,13 @@ class Session:
             data = data[:at]
             at = end
         self._server_skip = at - end
+        if self._edits:
+            data = self._edited(data)
         self.sent += len(data)
         return data
+
+    def _settled(self, data: bytes, at: int) -> None:
+        """Nothing is owed any more; the ReadyForQuery that says so begins at `at`."""
 
     def _copy_in(self) -> None:
         """The server reads COPY data now, and ignores any Sync that came before it.
@@ -381,7 +414,8 @@ class Session:
             self.unsynced = True
         self.copying = False
 
-    def _heed(self, kind: int, body: bytes) -> None:
+    def _heed(self, kind: int, body: bytes, at: int) -> None:
+        """A message of the server's that matters; it begins at `at` of the chunk."""
         if kind == PARAMETER_STATUS:
             name, value = messages.parse_parameter_status(body)
             if name == "application_name":
@@ -393,13 +427,14 @@ class Session:
 
     # -- detours: replies that are not the client's -----------------------------------------------
 
-    def _swallow(self, answered: Callable[[Iterable[tuple[int, bytes]], float], None]) -> None:
+    def _swallow(self, answered: Callable[[list[Reply], float], bytes]) -> None:
         """Keep from the client what the server says up to the next ReadyForQuery.
 
-        Notices and notifications are nobody's reply: they pass.
+        Notices and notifications are nobody's reply: they pass. `answered` gets the rest, and
+        returns what the client is to hear of it.
         """
         frames = Frames()
-        replies: list[tuple[int, bytes]] = []
+        replies: list[Reply] = []
 
         def detour(data: bytes, now: float) -> bytes:
             frames.feed(data)
@@ -411,19 +446,20 @@ class Session:
                     replies.append((kind, body))
                 else:
                     self._detour = None
+                    passed += answered(replies, now)
                     self.sent += len(passed)
-                    answered(replies, now)
                     return passed + self.server_sent(frames.rest(), now)
             self.sent += len(passed)
             return passed
 
         self._detour = detour
 
-    def _setup_answered(self, replies: Iterable[tuple[int, bytes]], now: float) -> None:
+    def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
         for kind, body in replies:
             if kind == ERROR:
                 refused = messages.refusal(body)
                 raise SetupFailed(refused.sqlstate, refused.message, body)
+        return b""
 
     def probe(self, now: float) -> bytes:
         """Idle too long, it seems. Ask its server whether the client listens for notifications.
@@ -443,35 +479,11 @@ class Session:
         self._swallow(self._probe_answered)
         return messages.run_apart(PROBE, [()])
 
-    def _probe_answered(self, replies: Iterable[tuple[int, bytes]], now: float) -> None:
+    def _probe_answered(self, replies: list[Reply], now: float) -> bytes:
         listening = any(kind in (DATA_ROW, ERROR) for kind, _ in replies)
         if self.state is State.IDLE and not listening and not self._client_tail:
             self.commands.append(Command.EXPIRE)
-
-    def _relay_login(self, frames: Frames, data: bytes, now: float) -> bytes:
-        """Passthrough until the first ReadyForQuery: all passes, but for channel binding.
-
-        We are in the middle of the channel, so the server's offer of SCRAM-SHA-256-PLUS is not
-        passed on; else a client with TLS would have to fail.
-        """
-        frames.feed(data)
-        passed = b""
-        for kind, body in frames:
-            if kind == READY_FOR_QUERY:
-                self._detour = None
-                self.sent += len(passed)
-                ready = messages.message(kind, body)
-                return passed + self.server_sent(ready + frames.rest(), now)
-            if kind == messages.BACKEND_KEY_DATA:
-                self.cancel_key = body
-                self.commands.append(Command.KEY_LEARNED)
-            elif kind == messages.AUTHENTICATION:
-                body = body.replace(b"SCRAM-SHA-256-PLUS\0", b"")
-            elif kind in (ERROR, PARAMETER_STATUS):
-                self._heed(kind, body)
-            passed += messages.message(kind, body)
-        self.sent += len(passed)
-        return passed
+        return b""
 
 
 def differing(wanted: Mapping[str, str], pristine: Mapping[str, str]) -> list[tuple[str, str]]:

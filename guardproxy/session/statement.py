@@ -58,10 +58,9 @@ _CONCERNS_DATABASE = re.compile(
 def database_in_question(text: bytes) -> str | None:
     """The database this statement drops, alters or copies: it must be empty for that."""
     found = _CONCERNS_DATABASE.match(text)
-    return _unquoted(found[1]) if found else None
+    return identifier(found[1]).decode(errors="replace") if found else None
 
 
-def _unquoted(name: bytes) -> str:
-    """An SQL identifier's own spelling: quoted as it is, else folded to lower case."""
-    plain = name[1:-1].replace(b'""', b'"') if name[:1] == b'"' else name.lower()
-    return plain.decode(errors="replace")
+def identifier(spelled: bytes) -> bytes:
+    """An SQL identifier's own name: quoted as it is, else folded to lower case."""
+    return spelled[1:-1].replace(b'""', b'"') if spelled[:1] == b'"' else spelled.lower()

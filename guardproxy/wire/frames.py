@@ -40,6 +40,21 @@ def skim(data: bytes | bytearray, at: int, end: int, table: bytes) -> int:
     return at
 
 
+Edit = tuple[int, int, bytes]
+"""From where to where in a chunk, and what stands there instead."""
+
+
+def splice(data: bytes, edits: list[Edit]) -> bytes:
+    """A chunk with these edits made; they are in order and do not overlap."""
+    pieces: list[bytes] = []
+    done = 0
+    for start, end, new in edits:
+        pieces += (data[done:start], new)
+        done = end
+    pieces.append(data[done:])
+    return b"".join(pieces)
+
+
 class Frames:
     """Whole messages out of chunks, for the linear conversations (login, reset, look-up).
 

@@ -89,17 +89,18 @@ def query(sql: str) -> bytes:
     return message(QUERY, sql.encode() + b"\0")
 
 
-def run_apart(sql: str, rows: Iterable[Iterable[str]]) -> bytes:
+def run_apart(sql: str, rows: Iterable[Iterable[str | None]]) -> bytes:
     """Execute one statement for each row of text values, with one Sync at the end.
 
-    Values are bound, never quoted into the text. Statement and portal have names of their own, so
-    that the client's unnamed ones survive.
+    Values are bound, never quoted into the text; None is NULL. Statement and portal have names of
+    their own, so that the client's unnamed ones survive. What an error may have left goes first.
     """
     name = b"guardproxy\0"
-    parts = [message(PARSE, name + sql.encode() + b"\0" + _SHORT.pack(0))]
+    parts = [message(CLOSE, b"S" + name)]
+    parts.append(message(PARSE, name + sql.encode() + b"\0" + _SHORT.pack(0)))
     for row in rows:
-        values = [value.encode(errors="surrogateescape") for value in row]
-        bound = b"".join(_INT.pack(len(value)) + value for value in values)
+        values = list(row)
+        bound = b"".join(map(_bound, values))
         counts = _SHORT.pack(0) + _SHORT.pack(len(values))
         parts += [
             message(BIND, name + name + counts + bound + _SHORT.pack(0)),
@@ -107,6 +108,13 @@ def run_apart(sql: str, rows: Iterable[Iterable[str]]) -> bytes:
             message(CLOSE, b"P" + name),
         ]
     return b"".join(parts) + message(CLOSE, b"S" + name) + SYNC_MESSAGE
+
+
+def _bound(value: str | None) -> bytes:
+    if value is None:
+        return _INT.pack(-1)
+    text = value.encode(errors="surrogateescape")
+    return _INT.pack(len(text)) + text
 
 
 SYNC_MESSAGE = message(SYNC)
@@ -137,7 +145,9 @@ def parse_data_row(body: bytes) -> list[str | None]:
         for _ in range(_SHORT.unpack_from(body)[0]):
             size = _INT.unpack_from(body, at)[0]
             at += 4
-            columns.append(None if size < 0 else body[at : at + size].decode(errors="replace"))
+            columns.append(
+                None if size < 0 else body[at : at + size].decode(errors="surrogateescape")
+            )
             at += max(size, 0)
     except struct.error:
         raise ProtocolViolation("malformed DataRow") from None
@@ -149,11 +159,11 @@ def authentication(code: int, body: bytes = b"") -> bytes:
 
 
 def parameter_status(name: str, value: str) -> bytes:
-    return message(PARAMETER_STATUS, f"{name}\0{value}\0".encode())
+    return message(PARAMETER_STATUS, f"{name}\0{value}\0".encode(errors="surrogateescape"))
 
 
 def parse_parameter_status(body: bytes) -> tuple[str, str]:
-    words = body.decode(errors="replace").split("\0")
+    words = body.decode(errors="surrogateescape").split("\0")
     if len(words) < 3:
         raise ProtocolViolation("malformed ParameterStatus")
     return words[0], words[1]
@@ -191,6 +201,24 @@ def fatal(error: GuardError) -> bytes:
 
 def notice(text: str, detail: str = "") -> bytes:
     return message(NOTICE, _fields("NOTICE", "00000", text, detail, ""))
+
+
+PARSE_COMPLETE, BIND_COMPLETE, CLOSE_COMPLETE = b"123"
+
+
+def bound_text(bind: bytes, number: int) -> str | None:
+    """The value of parameter `number`, counted from 1, of a Bind's body, taken as text."""
+    try:
+        at = bind.index(b"\0", bind.index(b"\0") + 1) + 1
+        at += 2 + 2 * _SHORT.unpack_from(bind, at)[0]  # format codes: a name looks the same in both
+        count = _SHORT.unpack_from(bind, at)[0] & 0xFFFF
+        at += 2
+        for _ in range(min(count, number - 1)):
+            at += 4 + max(_INT.unpack_from(bind, at)[0], 0)
+        size = _INT.unpack_from(bind, at)[0]
+    except (ValueError, struct.error):
+        return None
+    return bind[at + 4 : at + 4 + size].decode(errors="surrogateescape") if size >= 0 else None
 
 
 def parse_fields(body: bytes) -> dict[str, str]:

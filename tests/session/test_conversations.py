@@ -22,7 +22,8 @@ from guardproxy.session.conversations import (
     reset,
     settle,
 )
-from guardproxy.session.session import SET_CONFIG, Parting
+from guardproxy.session.parameters import SET_CONFIG
+from guardproxy.session.session import Parting
 from guardproxy.wire import messages
 from guardproxy.wire.scram import MECHANISM, MECHANISM_PLUS, ScramKeys, Verifier
 from tests.session.transcript import converse, said

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
-from guardproxy.session.session import PROBE, SET_CONFIG, Parting, differing
+from guardproxy.session.backend import Backend
+from guardproxy.session.parameters import SET_CONFIG
+from guardproxy.session.session import PROBE, Parting, differing
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
 from tests.session.transcript import Stage, idle, said
@@ -98,21 +100,6 @@ def test_a_session_is_leased_only_when_it_waits() -> None:
         with pytest.raises(IllegalEvent):
             stage.lease()
         assert (stage.session.state, stage.session.leased) == (state, leased_before)
-
-
-def test_a_released_session_parks_and_asks_again() -> None:
-    stage = idle()
-    stage.session.release(1.0)
-    stage.play('== parked\nC| Query "SELECT 2"\n!! WANT_SERVER\n== waiting')
-    assert stage.lease() == said("C", 'Query "SELECT 2"')
-
-
-@pytest.mark.parametrize("script", ["C> Query x", "C> Query x\nS> ReadyForQuery T"])
-def test_a_session_at_work_cannot_be_released(script: str) -> None:
-    stage = idle(script)
-    with pytest.raises(IllegalEvent):
-        stage.session.release(1.0)
-    assert stage.session.leased
 
 
 # -- probe: does it listen? ------------------------------------------------------------------------
@@ -283,7 +270,7 @@ def passing() -> Stage:
     """A client whose startup packet a server has just had."""
     stage = Stage(passthrough=True)
     stage.session.enter(Event.ASKED, 1.0)
-    assert stage.session.lease_passthrough(1.0) == b""
+    assert stage.session.lease(Backend({}), 1.0) == b""
     stage.play("== active, owed p")
     return stage
 
@@ -351,4 +338,4 @@ def test_an_impossible_length_in_a_login_is_a_protocol_violation() -> None:
 def test_what_came_before_the_server_follows_its_login() -> None:
     stage = Stage(passthrough=True)
     stage.play("C| PasswordMessage x\n!! WANT_SERVER")
-    assert stage.session.lease_passthrough(1.0) == said("C", "PasswordMessage x")
+    assert stage.session.lease(Backend({}), 1.0) == said("C", "PasswordMessage x")

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardproxy.errors import ProtocolViolation
+from guardproxy.session.backend import Backend
 from guardproxy.session.session import BACKLOG_LIMIT, STATEMENT_PREFIX, Command, Evacuate
 from guardproxy.session.states import State
 from guardproxy.wire import messages
@@ -273,7 +274,7 @@ def test_a_server_is_wanted_only_for_a_whole_message() -> None:
         assert (session.commands, session.state) == ([], State.PARKED)
         assert session.client_sent(query[cut:], 1.0) == b""
         assert (session.commands, session.state) == ([Command.WANT_SERVER], State.WAITING)
-        assert session.lease({}, 1.0) == query
+        assert session.lease(Backend({}), 1.0) == query
 
 
 def test_what_comes_while_waiting_is_kept_and_sent_in_order() -> None:
@@ -298,7 +299,7 @@ def test_a_full_backlog_pauses_the_client_and_never_waits_for_more() -> None:
     assert session.commands == []
     session.client_sent(query[BACKLOG_LIMIT - 1 : BACKLOG_LIMIT], 1.0)
     assert session.commands == [Command.PAUSE_CLIENT, Command.WANT_SERVER]
-    assert session.lease({}, 1.0) == query[:BACKLOG_LIMIT]
+    assert session.lease(Backend({}), 1.0) == query[:BACKLOG_LIMIT]
     assert session.client_sent(query[BACKLOG_LIMIT:], 1.0) == query[BACKLOG_LIMIT:]
 
 
@@ -306,7 +307,7 @@ def test_an_impossible_length_is_found_when_there_is_a_server() -> None:
     session = Stage().session
     session.client_sent(b"Q\0\0\0\3", 1.0)
     with pytest.raises(ProtocolViolation, match="invalid message length 3"):
-        session.lease({}, 1.0)
+        session.lease(Backend({}), 1.0)
 
 
 # -- Terminate -------------------------------------------------------------------------------------

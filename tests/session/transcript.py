@@ -16,7 +16,9 @@ import shlex
 from collections.abc import Generator, Mapping
 from typing import Any
 
+from guardproxy.session.backend import Backend
 from guardproxy.session.conversations import Message
+from guardproxy.session.passthrough import Passthrough
 from guardproxy.session.session import Command, Session
 from guardproxy.session.states import Event
 from guardproxy.wire import messages
@@ -108,7 +110,8 @@ class Stage:
 
     def __init__(self, parameters: Mapping[str, str] | None = None, passthrough: bool = False):
         self.now = 1000.0
-        self.session = Session(parameters or {}, self.now, passthrough)
+        kind = Passthrough if passthrough else Session
+        self.session: Session = kind(parameters or {}, self.now)
         self.session.enter(Event.LOGGED_IN, self.now)
 
     def play(self, script: str) -> None:
@@ -141,7 +144,7 @@ class Stage:
 
     def lease(self, **pristine: str) -> bytes:
         """A server with these ParameterStatus values; returns what it gets first."""
-        return self.session.lease(pristine, self.now)
+        return self.session.lease(Backend(pristine), self.now)
 
 
 def at_work(script: str = "") -> Stage:

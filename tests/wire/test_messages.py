@@ -84,13 +84,17 @@ def test_a_query_ends_with_a_nul() -> None:
 
 
 def test_run_apart_binds_values_under_names_of_its_own() -> None:
-    sent = split(messages.run_apart("SELECT $1", [("it's",), ("\udce9",)]))
+    sent = split(messages.run_apart("SELECT $1", [("it's",), ("\udce9",), (None,)]))
     assert sent == [
+        ("C", b"Sguardproxy\0"),
         ("P", b"guardproxy\0SELECT $1\0\0\0"),
         ("B", b"guardproxy\0guardproxy\0\0\0\0\1\0\0\0\4it's\0\0"),
         ("E", b"guardproxy\0\0\0\0\0"),
         ("C", b"Pguardproxy\0"),
         ("B", b"guardproxy\0guardproxy\0\0\0\0\1\0\0\0\1\xe9\0\0"),
+        ("E", b"guardproxy\0\0\0\0\0"),
+        ("C", b"Pguardproxy\0"),
+        ("B", b"guardproxy\0guardproxy\0\0\0\0\1\xff\xff\xff\xff\0\0"),
         ("E", b"guardproxy\0\0\0\0\0"),
         ("C", b"Pguardproxy\0"),
         ("C", b"Sguardproxy\0"),

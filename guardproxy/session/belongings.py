@@ -1,0 +1,194 @@
+"""Sans-I/O: what a roaming session has on its server: settings that follow it, things that pin it.
+
+What its statements *may* have done is told by their text; what they *have* done is asked of the
+server by one probe, before the session gives it back. So rollbacks, savepoints and SET LOCAL need
+no bookkeeping here: the server has done it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from guardproxy.session import pins
+from guardproxy.session.parameters import Parameters, in_order, of_startup, settable
+from guardproxy.session.pins import Finding, PinReason, Suspicion
+from guardproxy.session.statement import redact
+from guardproxy.session.suspicion import Scan
+from guardproxy.wire import messages
+from guardproxy.wire.messages import DATA_ROW, ERROR, PARAMETER_STATUS
+
+STAYS_WITH_SERVER = frozenset((PinReason.LOAD, PinReason.SETSEED))
+"""What DISCARD ALL does not undo."""
+_DISCARDED = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
+"""What it does undo, and no probe can see."""
+_ALL = "*"
+
+Reply = tuple[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How sessions roam, from the settings."""
+
+    scan: Scan
+    probe: str = "suspicious"
+    max_prepared_statements: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Why a session keeps its server: since when, and the statement that did it, for people."""
+
+    since: float
+    statement: str
+
+
+class Belongings:
+    """`known` is what the client was told at login: the ParameterStatus values."""
+
+    __slots__ = (
+        "_causes",
+        "_names",
+        "_probe",
+        "_setup",
+        "_startup",
+        "pins",
+        "reported",
+        "settings",
+        "suspicion",
+    )
+
+    def __init__(self, parameters: Mapping[str, str], known: Mapping[str, str], probe: str) -> None:
+        self.reported = dict(known)  # what the client believes
+        self.settings = of_startup(parameters, known)  # the others that it has set
+        self.pins: dict[PinReason, Pin] = {}
+        self.suspicion = Suspicion(0)
+        self._startup = Parameters.of(settable(known) | self.settings)
+        self._setup: Parameters | None = self._startup
+        self._names: set[str] = set()  # of settings to be read back
+        self._causes: dict[PinReason, bytes] = {}  # statements that may have pinned it
+        self._probe = probe
+
+    @property
+    def setup(self) -> Parameters:
+        """What must be set on its server."""
+        if self._setup is None:
+            self._setup = Parameters.of(settable(self.reported) | self.settings)
+        return self._setup
+
+    @property
+    def bound(self) -> bool:
+        """Whether it is known that it cannot move; a suspicion may turn out to be its release."""
+        return bool(self.pins) and (
+            not self.suspicion or not STAYS_WITH_SERVER.isdisjoint(self.pins)
+        )
+
+    # -- what is seen -----------------------------------------------------------------------------
+
+    def report(self, name: str, value: str) -> None:
+        """The client is told this by ParameterStatus."""
+        self.reported[name] = value
+        self._setup = None
+
+    def suspect(self, finding: Finding, bind: bytes, statement: bytes, now: float) -> None:
+        """A statement is executed that may do what its text says it may."""
+        for reason in finding.pins:
+            self._pin(reason, statement, now)
+        self.suspicion |= finding.suspicion
+        self._names |= finding.settings
+        for number in finding.bound_settings:
+            name = messages.bound_text(bind, number)
+            if name is None:
+                self._pin(PinReason.SETTING, statement, now)
+            else:
+                self._names.add(name.lower())
+        for reason in pins.reasons(finding.suspicion):
+            self._causes.setdefault(reason, statement)
+        if self._probe == "never":
+            self._believe_text(statement, now)
+
+    def _believe_text(self, statement: bytes, now: float) -> None:
+        """Without a probe, what may be is."""
+        for reason in pins.reasons(self.suspicion):
+            self._pin(reason, statement, now)
+        if self.suspicion & (Suspicion.SETTINGS | Suspicion.ALL_SETTINGS | Suspicion.ROLE):
+            self._pin(PinReason.SETTING, statement, now)
+        self.suspicion = Suspicion(0)
+
+    def _pin(self, reason: PinReason, statement: bytes, now: float) -> None:
+        if reason not in self.pins:
+            self.pins[reason] = Pin(now, redact(statement))
+
+    def discarded(self) -> None:
+        """DISCARD ALL has run."""
+        for reason in _DISCARDED:
+            self.pins.pop(reason, None)
+
+    # -- what the server is asked -----------------------------------------------------------------
+
+    def question(self) -> tuple[Suspicion, bytes]:
+        """What to ask before its server can go to another, and the probe that asks; or nothing."""
+        suspicion = pins.EVERYTHING if self._probe == "always" else self.suspicion
+        if not suspicion:
+            return suspicion, b""
+        names = sorted(self._names.union(name for name in self.settings if "." in name))
+        self.suspicion = Suspicion(0)
+        self._names.clear()
+        return suspicion, messages.run_apart(pins.probe(suspicion), [(pins.array(names),)])
+
+    def answered(self, asked: Suspicion, replies: Iterable[Reply], now: float) -> None:
+        """The server's answer."""
+        rows: list[list[str | None]] = []
+        for kind, body in replies:
+            if kind == DATA_ROW:
+                rows.append(messages.parse_data_row(body))
+            elif kind == ERROR:
+                self._pin(PinReason.UNKNOWN, b"", now)
+                return
+        settings, found = pins.read(rows)
+        self._learn(settings, asked)
+        for reason in pins.reasons(asked) - found | {PinReason.UNKNOWN}:
+            self.pins.pop(reason, None)
+        causes, self._causes = self._causes, {}
+        for reason in found:
+            self._pin(reason, causes.get(reason, b""), now)
+
+    def _learn(self, found: Mapping[str, str | None], asked: Suspicion) -> None:
+        """Settings as the server has them now."""
+        reported = {name.lower() for name in self.reported}
+        if Suspicion.ALL_SETTINGS in asked:  # all there are, but for what is never listed
+            kept = (name for name in self.settings if "." in name or name == "role")
+            self.settings = {name: self.settings[name] for name in kept}
+        for name, value in found.items():
+            if name.lower() in reported:
+                continue
+            if value is None or (name, value) == ("role", "none"):
+                self.settings.pop(name, None)
+            else:
+                self.settings[name] = value
+        self._setup = None
+
+    # -- what it is owed --------------------------------------------------------------------------
+
+    def reset_too_far(self, names: set[str], clean: Parameters) -> list[tuple[str, str | None]]:
+        """What RESET has taken to the server's defaults, and the client had otherwise at login."""
+        return in_order(
+            (name, value)
+            for name, value in self._startup.values.items()
+            if clean.values.get(name) != value and (_ALL in names or name.lower() in names)
+        )
+
+    def news(self, replies: Iterable[Reply]) -> bytes:
+        """What the server reports while it answers us, and the client does not know yet."""
+        said = dict(
+            messages.parse_parameter_status(body)
+            for kind, body in replies
+            if kind == PARAMETER_STATUS
+        )
+        news = b""
+        for name, value in said.items():
+            if self.reported.get(name) != value:
+                self.report(name, value)
+                news += messages.parameter_status(name, value)
+        return news

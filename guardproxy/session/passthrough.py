@@ -1,0 +1,58 @@
+"""Sans-I/O: a client with a server of its own, which it logs in to itself (mode passthrough)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from guardproxy.session.backend import Backend
+from guardproxy.session.session import FORWARD, Command, Session, client_table
+from guardproxy.session.states import Event
+from guardproxy.wire import messages
+from guardproxy.wire.frames import Frames
+from guardproxy.wire.messages import AUTHENTICATION, ERROR, PARAMETER_STATUS, READY_FOR_QUERY
+
+_PASSTHROUGH = client_table(FORWARD, {})  # PostgreSQL itself answers for what we do not know
+
+
+class Passthrough(Session):
+    """Nothing is set, kept or reset: the client's startup packet has gone to its server."""
+
+    __slots__ = ()
+
+    def __init__(self, parameters: Mapping[str, str], now: float) -> None:
+        super().__init__(parameters, now)
+        self._table = _PASSTHROUGH
+
+    def lease(self, backend: Backend, now: float) -> bytes:
+        """A server of our own, which has had our startup packet: its login is ours too."""
+        self.enter(Event.LEASED, now)
+        self.leased = True
+        self.owed.append(messages.PASSWORD)  # the login is a request like any other
+        frames = Frames()
+        self._detour = lambda data, now: self._relay_login(frames, data, now)
+        return self._release_backlog(now)
+
+    def _relay_login(self, frames: Frames, data: bytes, now: float) -> bytes:
+        """Until the first ReadyForQuery: all passes, but for channel binding.
+
+        We are in the middle of the channel, so the server's offer of SCRAM-SHA-256-PLUS is not
+        passed on; else a client with TLS would have to fail.
+        """
+        frames.feed(data)
+        passed = b""
+        for kind, body in frames:
+            if kind == READY_FOR_QUERY:
+                self._detour = None
+                self.sent += len(passed)
+                ready = messages.message(kind, body)
+                return passed + self.server_sent(ready + frames.rest(), now)
+            if kind == messages.BACKEND_KEY_DATA:
+                self.cancel_key = body
+                self.commands.append(Command.KEY_LEARNED)
+            elif kind == AUTHENTICATION:
+                body = body.replace(b"SCRAM-SHA-256-PLUS\0", b"")
+            elif kind in (ERROR, PARAMETER_STATUS):
+                self._heed(kind, body, 0)
+            passed += messages.message(kind, body)
+        self.sent += len(passed)
+        return passed

@@ -1,0 +1,139 @@
+"""Sans-I/O: prepared statements, which sessions name as they like and servers hold for many.
+
+A client's name for a statement is its own. On a server the statement has that very name where it is
+free, so that nothing need be rewritten, and another where a different statement has it already.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import OrderedDict
+from itertools import islice
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from guardproxy.session.pins import Finding
+from guardproxy.wire import messages
+
+MAX_CARRIED = 1 << 20
+"""Bytes of a statement that is carried from server to server; a longer one pins."""
+
+_OURS = b"guardproxy"  # of statements of our own too
+_GONE = _OURS + b"_gone_"
+_NOT_THE_CLIENTS = re.compile(rb'"guardproxy_(?:gone|[0-9]+)_')
+_ticks = itertools.count(1)
+
+
+class Statement:
+    """Text and parameter types, as they stand in Parse after the name; equal ones are one object.
+
+    `finding` is what its text makes suspect, each time it is executed. An empty body is that of one
+    too long to carry: it cannot be prepared again, so it must stay where it is.
+    """
+
+    __slots__ = ("__weakref__", "body", "finding")
+
+    def __init__(self, body: bytes, finding: Finding) -> None:
+        self.body = body
+        self.finding = finding
+
+    def parse(self, name: bytes) -> bytes:
+        """The message that prepares it under this name."""
+        return messages.message(messages.PARSE, b"%b\0%b" % (name, self.body))
+
+
+_interned: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
+
+
+def statement(body: bytes, finding: Finding) -> Statement:
+    """The one object for this text and these types."""
+    known = _interned.get(body)
+    if known is None:
+        known = _interned[body] = Statement(body, finding)
+    return known
+
+
+class Entry(NamedTuple):
+    """A statement on a server: its name there, and when it was made (by `tick`)."""
+
+    statement: Statement
+    name: bytes
+    made: int
+
+
+def tick() -> int:
+    """The next moment: what is made later is greater."""
+    return next(_ticks)
+
+
+class Shelf:
+    """The statements a server holds, least recently wanted first, and their names there."""
+
+    __slots__ = ("_by_name", "_entries")
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[Statement, Entry] = OrderedDict()
+        self._by_name: dict[bytes, Statement] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, wanted: Statement) -> Entry | None:
+        """The statement here; asking makes it the last to be dropped."""
+        entry = self._entries.get(wanted)
+        if entry is not None:
+            self._entries.move_to_end(wanted)
+        return entry
+
+    def named(self, name: bytes) -> Entry | None:
+        """What has this name here."""
+        found = self._by_name.get(name)
+        return self._entries[found] if found is not None else None
+
+    def free_name(self, wish: bytes) -> bytes:
+        """The client's own name, if that is free here."""
+        if wish in self._by_name or wish.startswith(_OURS):
+            return b"%b_%d_%b" % (_OURS, tick(), wish)
+        return wish
+
+    def put(self, entry: Entry) -> None:
+        self.drop(entry.statement)
+        self._entries[entry.statement] = entry
+        self._by_name[entry.name] = entry.statement
+
+    def drop(self, old: Statement) -> None:
+        """It is not here any more."""
+        entry = self._entries.pop(old, None)
+        if entry is not None:
+            del self._by_name[entry.name]
+
+    def over(self, limit: int) -> list[Entry]:
+        """What has no room here, but for what could not be made again."""
+        over = len(self._entries) - limit
+        if over <= 0:
+            return []
+        return list(islice((e for e in self._entries.values() if e.statement.body), over))
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._by_name.clear()
+
+
+def gone(name: bytes) -> bytes:
+    """A name no server has: what is asked of it fails in PostgreSQL's own words."""
+    return _GONE + name
+
+
+def in_the_clients_words(error: bytes) -> bytes:
+    """PostgreSQL's ErrorResponse, where it names a statement, with the client's name for it."""
+    if _OURS not in error:
+        return error
+    unnamed = b'Mprepared statement "%b"' % _GONE
+    error = error.replace(unnamed, b"Munnamed prepared statement")
+    return _NOT_THE_CLIENTS.sub(b'"', error)
+
+
+def close(name: bytes) -> bytes:
+    """The message that drops a statement."""
+    return messages.message(messages.CLOSE, b"S%b\0" % name)

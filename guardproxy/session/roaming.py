@@ -1,0 +1,426 @@
+"""Sans-I/O: a client that moves from server to server (pool.mode transaction). HOT.
+
+It keeps a server until it is asked to give it back, and gives it back when nothing of it would stay
+behind: what it has set goes with it, its prepared statements are found or made again on the next
+server, and what cannot move pins it. What its statements *may* have done is told by their text;
+what they *have* done is asked of the server, once, before it is given back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from guardproxy.errors import ProtocolViolation
+from guardproxy.session import pins
+from guardproxy.session.backend import Backend
+from guardproxy.session.belongings import STAYS_WITH_SERVER, Belongings, Pin, Rules
+from guardproxy.session.parameters import SET_CONFIG, change
+from guardproxy.session.pins import NOTHING, Finding, PinReason, Suspicion
+from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
+from guardproxy.session.session import (
+    HEEDED,
+    ILLEGAL,
+    PARSES,
+    Command,
+    Parting,
+    Reply,
+    Session,
+    client_table,
+)
+from guardproxy.session.statement import identifier
+from guardproxy.session.statements import Statements
+from guardproxy.session.states import Event, State
+from guardproxy.wire import messages
+from guardproxy.wire.frames import HEADER_SIZE, stops
+from guardproxy.wire.messages import (
+    CLOSE,
+    CLOSE_COMPLETE,
+    COMMAND_COMPLETE,
+    ERROR,
+    PARSE_COMPLETE,
+)
+
+_BINDS, _NAMES = range(ILLEGAL + 1, ILLEGAL + 3)  # Bind; Describe and Close
+_TABLE = client_table(ILLEGAL, {b"B": _BINDS, b"DC": _NAMES})
+_ACTIVE = State.ACTIVE
+_PORTAL = ord("P")
+
+_USUAL = stops(HEEDED)
+_COMPLETIONS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE]))
+_TAGS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE, COMMAND_COMPLETE]))
+
+MAX_NAME = 64 * 1024
+"""Bytes of a portal's and a statement's name together."""
+
+MAX_REPEATED = 4096
+"""Bytes of a batch that are kept in case it must be said again."""
+_STALE_PLAN = b"Mcached plan must not change result type\0"
+
+_TOO_LONG = Finding(pins=frozenset((PinReason.STATEMENT,)))
+_IN_SQL = re.compile(
+    rb"""(?isx) (?: \s | --[^\n]*\n | /\*.*?\*/ )*
+    (?P<verb> PREPARE | EXECUTE | DEALLOCATE (?: \s+ PREPARE )? ) \s+
+    (?P<name> "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
+)
+
+
+class Roaming(Session):
+    """`known` is what the client was told at login: the ParameterStatus values."""
+
+    __slots__ = (
+        "_belongings",
+        "_deallocated",
+        "_held",
+        "_repeatable",
+        "_repeating",
+        "_restore",
+        "_rules",
+        "_said",
+        "_statements",
+        "backend",
+    )
+
+    def __init__(
+        self, parameters: Mapping[str, str], known: Mapping[str, str], now: float, rules: Rules
+    ) -> None:
+        super().__init__(parameters, now)
+        self._table = _TABLE
+        self.backend: Backend | None = None
+        self._rules = rules
+        self._belongings = Belongings(parameters, known, rules.probe)
+        self._statements = Statements(rules.max_prepared_statements)
+        self._restore: set[str] = set()  # settings that RESET may have taken too far back
+        self._held = b""
+        self._repeatable = b""  # a batch that begins with Bind, as the client said it
+        self._said = 0  # bytes the client had heard before it
+        self._repeating = False
+        self._deallocated: bytes | None = None
+
+    # -- the lease --------------------------------------------------------------------------------
+
+    def _setup(self, backend: Backend) -> bytes:
+        self.backend = backend
+        self._statements.arrive(backend.shelf)
+        wanted = self._belongings.setup
+        before, backend.setup = backend.setup, wanted
+        return b"" if before is wanted else change(before, wanted, backend.clean)
+
+    @property
+    def pins(self) -> Mapping[PinReason, Pin]:
+        """Why it keeps its server."""
+        return self._belongings.pins
+
+    @property
+    def movable(self) -> bool:
+        """Whether nothing is under way, and nothing is known to hold it; a probe may find more."""
+        return (
+            self.state is State.IDLE
+            and self._detour is None
+            and not (self._server_skip or self._server_tail)
+            and not (self._client_skip or self._client_tail)
+            and not self.farewell
+            and not self._belongings.bound
+        )
+
+    @property
+    def _free(self) -> bool:
+        """Whether nothing of it would stay behind."""
+        return self.movable and not self.pins and not self._belongings.suspicion
+
+    def revoke(self, now: float) -> bytes:
+        """Somebody else needs its server. The answer is RELEASE or KEEP, at once or after a probe.
+
+        Returns the probe for its server, if it must be asked first.
+        """
+        asked, probe = self._belongings.question()
+        if not probe:
+            self._release(Command.RELEASE)
+            return b""
+        self._swallow(lambda replies, now: self._confessed(asked, replies, now))
+        return probe
+
+    def _confessed(self, asked: Suspicion, replies: list[Reply], now: float) -> bytes:
+        self._belongings.answered(asked, replies, now)
+        if self._free:
+            self._release(Command.RELEASE)
+        else:
+            self.commands.append(Command.KEEP)
+        return self._belongings.news(replies)
+
+    def _release(self, command: Command | None = None) -> None:
+        """The one way to part from a server and live on; it has been idle since it was."""
+        assert self.backend is not None
+        self.backend.setup = self._belongings.setup
+        self.backend = None
+        self.enter(Event.RELEASED, self.since)
+        self.leased = False
+        if command is not None:
+            self.commands.append(command)
+
+    def lose_server(self, now: float) -> bool:
+        """Nothing was there that it does not have here: the next server will do as well."""
+        if not self._free:
+            return False
+        self._release()
+        return True
+
+    def leave(self, now: float) -> Parting | None:
+        parting = super().leave(now)
+        return parting if STAYS_WITH_SERVER.isdisjoint(self.pins) else None
+
+    def probe(self, now: float) -> bytes:
+        """A pinned session is never idle for too long: what holds it is in use."""
+        return b"" if self.pins else super().probe(now)
+
+    def _suspect(self, finding: Finding, bind: bytes = b"") -> None:
+        """A statement may do what its text says it may."""
+        self._belongings.suspect(finding, bind, self.last_request, self.since)
+        if finding.restores:
+            self._restore |= {"*"}
+            self._watching = True
+        if finding.forgets:
+            self._watch(_TAGS)
+
+    # -- from the client --------------------------------------------------------------------------
+
+    @property
+    def _batch(self) -> int:
+        """The number of the ReadyForQuery that ends what is being said."""
+        return self.queries + len(self.owed)
+
+    def _watch(self, table: bytes) -> None:
+        """Look at more of what the server says, until nothing is owed."""
+        if self._stops is not _TAGS:
+            self._stops = table
+        self._watching = True
+
+    def _asked(self, data: bytes, at: int, length: int) -> None:
+        start, end = at + HEADER_SIZE, at + length
+        self._remember(data, start)
+        if self._statements.unnamed is not None:
+            self._statements.forget_unnamed()
+        if end >= len(data):  # the rest is still to come
+            self._suspect(pins.OPAQUE)
+        elif self._rules.scan.glance(text := data[start:end]):
+            finding = self._rules.scan.examine(text)
+            self._suspect(finding)
+            if Suspicion.PREPARED in finding.suspicion:
+                self._sql_statement(text, at, length)
+
+    def _sql_statement(self, text: bytes, at: int, length: int) -> None:
+        """PREPARE, EXECUTE or DEALLOCATE by name, which is the server's business and the client's.
+
+        SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE").
+        """
+        named = _IN_SQL.match(text)
+        if named is None or named["name"].upper() in (b"ALL", b"TRANSACTION"):
+            return
+        name, batch = identifier(named["name"]), self._batch - 1
+        if named["verb"].upper() == b"PREPARE":
+            first, there = self._statements.out_of_the_way(name, batch), name
+        else:
+            first, there = self._statements.in_sql(name, batch)
+            self._deallocated = name
+        if self._statements.under_way:
+            self._watch(_COMPLETIONS)
+        start = at + HEADER_SIZE + named.start("name")
+        spelled = b'"%b"' % there.replace(b'"', b'""') if there != name else named["name"]
+        self._rename(first, at, length, start, start + len(named["name"]), spelled)
+
+    def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
+        if act == _BINDS:
+            start = data.find(b"\0", at + HEADER_SIZE) + 1
+            stop = data.find(b"\0", start) if start else -1
+        elif act == PARSES:
+            return self._parse(length, data, at, now)
+        elif act == _NAMES:
+            start = at + HEADER_SIZE + 1
+            stop = data.find(b"\0", start)
+        else:
+            return super()._note(act, kind, length, data, at, now)
+        if stop < 0 and not self._malformed(length, data, at):
+            return False
+        self.unsynced = True
+        if self.state is not _ACTIVE:
+            if not at and self.state is State.IDLE and len(data) <= MAX_REPEATED:
+                self._repeatable, self._said = data, self.sent
+            self.enter(Event.ASKED, now)
+        if stop > at + length or stop < 0:
+            return True  # PostgreSQL will say what is wrong with it
+        if act == _BINDS:
+            self._bind(length, data, at, start, stop)
+        else:
+            self._name(kind, length, data, at, start, stop)
+        return True
+
+    def _malformed(self, length: int, data: bytes, at: int) -> bool:
+        """Names do not end in what is here of a message: PostgreSQL's to judge, if it is all."""
+        here = len(data) - at
+        if here > MAX_NAME:
+            raise ProtocolViolation("the names in a message are too long")
+        return here > length
+
+    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """Bind of the statement whose name is from `start` to `stop`."""
+        statements = self._statements
+        name = data[start:stop]
+        there = statements.here.get(name)
+        if there == name and name:
+            return
+        finding = statements.finding(name)
+        if finding is not NOTHING:  # what a statement may do, it may do each time
+            self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
+        if there != name:
+            self._where_it_is(length, data, at, start, stop)
+
+    def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """Describe or Close of the statement or portal whose name is from `start` to `stop`."""
+        if data[start - 1] == _PORTAL:
+            if kind == CLOSE:
+                self._statements.close_portal(self._batch)
+                self._watch(_COMPLETIONS)
+        elif kind == CLOSE:
+            there = self._statements.close(data[start:stop], self._batch)
+            self._watch(_COMPLETIONS)
+            self._rename(b"", at, length, start, stop, there)
+        elif self._statements.here.get(data[start:stop]) != data[start:stop]:
+            self._where_it_is(length, data, at, start, stop)
+
+    def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """The statement has another name on this server, or is not there yet."""
+        first, there = self._statements.wanted(data[start:stop], self._batch)
+        if first:
+            self._watch(_COMPLETIONS)
+        self._rename(first, at, length, start, stop, there)
+
+    def _rename(
+        self, first: bytes, at: int, length: int, start: int, stop: int, name: bytes
+    ) -> None:
+        """Put something before the message at `at`, and another name into it."""
+        if first:
+            self._edits.append((at, at, first))
+        longer = len(name) - (stop - start)
+        if longer:
+            self._edits.append((at + 1, at + HEADER_SIZE, (length + longer).to_bytes(4, "big")))
+        self._edits.append((start, stop, name))
+
+    def _parse(self, length: int, data: bytes, at: int, now: float) -> bool:
+        start = at + HEADER_SIZE
+        end = at + length + 1
+        whole = end <= len(data)
+        if not whole and length <= MAX_CARRIED:
+            return False
+        stop = data.find(b"\0", start)
+        if stop < 0 and not self._malformed(length, data, at):
+            return False
+        self._extended(now)
+        if not 0 <= stop < end:
+            return True
+        self._remember(data, stop + 1)
+        finding = self._look(data[stop + 1 : data.find(b"\0", stop + 1)]) if whole else pins.OPAQUE
+        name = data[start:stop]
+        if not whole:
+            self._suspect(_TOO_LONG)
+        if name:
+            body = data[stop + 1 : end] if whole else b""
+            first, there = self._statements.parse(name, body, finding, self._batch)
+            self._rename(first, at, length, start, stop, there)
+        else:
+            self._statements.parse_unnamed(data[at:end] if whole else None, finding, self._batch)
+        self._watch(_COMPLETIONS)
+        return True
+
+    def _look(self, text: bytes) -> Finding:
+        scan = self._rules.scan
+        return scan.examine(text) if scan.glance(text) else NOTHING
+
+    # -- from the server --------------------------------------------------------------------------
+
+    def _heed(self, kind: int, body: bytes, at: int) -> None:
+        if kind in (PARSE_COMPLETE, CLOSE_COMPLETE):
+            if self._statements.completed():
+                self._edits.append((at, at + HEADER_SIZE, b""))
+            return
+        if kind == COMMAND_COMPLETE:
+            self._completed(body)
+            return
+        free = self._free
+        super()._heed(kind, body, at)
+        if kind == ERROR:
+            self._statements.failed(self.queries)
+            if free and self.farewell:  # PostgreSQL's goodbye to nobody
+                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+                self._release(Command.LOST)
+                return
+            if _STALE_PLAN in body and self._unheard(at):
+                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+                self._repeating = self._watching = True
+                return
+            said = in_the_clients_words(body)
+            if said is not body:
+                self._edits.append(
+                    (at, at + HEADER_SIZE + len(body), messages.message(ERROR, said))
+                )
+        else:
+            self._belongings.report(*messages.parse_parameter_status(body))
+
+    def _completed(self, tag: bytes) -> None:
+        if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
+            self._statements.deallocated(None)
+        elif tag == b"DEALLOCATE\0" and self._deallocated is not None:
+            self._statements.deallocated(self._deallocated)
+        if tag == b"DISCARD ALL\0":
+            self._belongings.discarded()
+
+    def _settled(self, data: bytes, at: int) -> None:
+        self._watching = False
+        self._stops = _USUAL
+        self._statements.settled()
+        self._deallocated = None
+        if self._repeating:
+            self._repeat(at)
+            return
+        wanted, self._restore = self._restore, set()
+        if wanted and self.state is not State.FAILED:
+            assert self.backend is not None
+            pairs = self._belongings.reset_too_far(wanted, self.backend.clean)
+            if pairs:
+                self._put_back(pairs, data[at : at + HEADER_SIZE + 1], at)
+
+    def _unheard(self, at: int) -> bool:
+        """Whether the client has heard nothing yet in answer to a batch that stands alone.
+
+        Then it was rolled back as a whole, and may be said again.
+        """
+        nothing_before = at == sum(end - start for start, end, _ in self._edits)
+        alone = self.owed == b"S" and not (self.unsynced or self._client_tail or self._client_skip)
+        return bool(self._repeatable) and alone and nothing_before and self.sent == self._said
+
+    def _repeat(self, at: int) -> None:
+        """Say the batch again; a table has changed, and the statement must be made again first."""
+        batch, self._repeatable, self._repeating = self._repeatable, b"", False
+        portal = batch.index(b"\0", HEADER_SIZE) + 1
+        self._statements.stale(batch[portal : batch.index(b"\0", portal)])
+        edits, self._edits = self._edits, []
+        self.received -= len(batch)
+        self.for_server = self.client_sent(batch, self.since)
+        self._edits = [*edits, (at, at + HEADER_SIZE + 1, b"")]
+        self._repeatable = b""  # once is enough
+        self.commands.append(Command.TELL_SERVER)
+
+    def _put_back(self, pairs: list[tuple[str, str | None]], ready: bytes, at: int) -> None:
+        """Only then is the client told that its statement is done: `ready` waits."""
+        self._edits.append((at, at + len(ready), b""))
+        self._held = ready
+        self.for_server = messages.run_apart(SET_CONFIG, pairs)
+        self.commands.append(Command.TELL_SERVER)
+        self._swallow(self._is_back)
+
+    def _is_back(self, replies: list[Reply], now: float) -> bytes:
+        held, self._held = self._held, b""
+        return self._setup_answered(replies, now) + held
+
+    def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
+        super()._setup_answered(replies, now)
+        return self._belongings.news(replies)

@@ -1,0 +1,260 @@
+"""Sans-I/O: one client's prepared statements, wherever its server is, and whose reply is whose.
+
+Sent to the server are the client's own messages, one for one, with other names where need be. What
+is added are Parse in front of a Bind or Describe whose statement is missing there, and Close for
+what has no room. So every ParseComplete and CloseComplete answers one entry of `_pending`, in
+order, and those to ours are kept from the client. An error makes the server skip to the next Sync:
+what was sent up to there has not happened, and is undone here too.
+(PostgreSQL, "Extended Query": "discards messages until a Sync is reached".)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from guardproxy.errors import TooManyStatements
+from guardproxy.session.pins import NOTHING, Finding
+from guardproxy.session.prepared import Entry, Shelf, Statement, close, gone, statement, tick
+
+MAX_BYTES = 32 << 20
+"""Bytes of statements one client may have prepared. PostgreSQL's bound is its memory."""
+
+
+class Undo(NamedTuple):
+    """What an error takes back: of the client's names, and of what is on the server's shelf."""
+
+    name: bytes | None = None
+    before: Mine | None = None
+    made: Statement | None = None
+    closed: Entry | None = None
+
+
+class Mine(NamedTuple):
+    """A statement of the client's, and when it had it prepared."""
+
+    statement: Statement
+    born: int
+
+
+Pending = tuple[int, bool, Undo | None]
+"""A Parse or Close under way: the number of the ReadyForQuery that comes after its answer at the
+latest, whether it is ours, and what an error takes back. (A plain one, for its speed.)"""
+
+_NO_UNNAMED = Undo(b"")
+
+
+class Statements:
+    """What the client has prepared: `names` for it, `here` the names that its server knows now."""
+
+    __slots__ = ("_limit", "_pending", "_shelf", "_size", "_unnamed", "here", "names", "unnamed")
+
+    def __init__(self, limit: int) -> None:
+        self.names: dict[bytes, Mine] = {}
+        self.here: dict[bytes, bytes] = {}
+        self.unnamed: bytes | None = None  # the Parse message, as it came
+        self._unnamed = NOTHING
+        self._shelf = Shelf()
+        self._limit = limit
+        self._pending: deque[Pending] = deque()
+        self._size = 0
+
+    def arrive(self, shelf: Shelf) -> None:
+        """On a server that holds these; nothing of ours is known to be there."""
+        self._shelf = shelf
+        self.here.clear()
+
+    # -- what the client says ---------------------------------------------------------------------
+
+    def wanted(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
+        """For Bind and Describe: what to send first, and the statement's name on the server."""
+        there = self.here.get(name)
+        if there is not None:
+            return b"", there
+        if not name:
+            return self._wanted_unnamed(batch)
+        known = self.names.get(name)
+        if known is None:
+            return b"", gone(name)
+        return self._fetch(known, name, batch)
+
+    def _wanted_unnamed(self, batch: int) -> tuple[bytes, bytes]:
+        if self.unnamed is None:
+            return b"", gone(b"")
+        self.here[b""] = b""
+        self._pending.append((batch, True, _NO_UNNAMED))
+        return self.unnamed, b""
+
+    def _fetch(self, mine: Mine, name: bytes, batch: int) -> tuple[bytes, bytes]:
+        """A statement of the client's on this server, made there if need be.
+
+        One made there before the client prepared it may have been planned for tables of that time.
+        """
+        entry = self._shelf.find(mine.statement)
+        first = b""
+        if entry is None or entry.made < mine.born:
+            there, first = self._make(mine.statement, entry, name, batch)
+            first += mine.statement.parse(there)
+            self._pending.append((batch, True, Undo(made=mine.statement)))
+        else:
+            there = entry.name
+        if mine.statement.finding is NOTHING:
+            self.here[name] = there
+        return first, there
+
+    def _make(
+        self, new: Statement, old: Entry | None, wish: bytes, batch: int
+    ) -> tuple[bytes, bytes]:
+        """Its name on this server, and the Closes that must come before its Parse."""
+        name = old.name if old else self._shelf.free_name(wish)
+        first = self._close(old, batch) if old else b""
+        self._shelf.put(Entry(new, name, tick()))
+        for entry in self._shelf.over(self._limit):
+            first += self._close(entry, batch)
+        return name, first
+
+    def _close(self, entry: Entry, batch: int) -> bytes:
+        """Off the shelf."""
+        self._shelf.drop(entry.statement)
+        self.here = {mine: there for mine, there in self.here.items() if there != entry.name}
+        self._pending.append((batch, True, Undo(closed=entry)))
+        return close(entry.name)
+
+    def parse(self, name: bytes, body: bytes, finding: Finding, batch: int) -> tuple[bytes, bytes]:
+        """A named Parse: what to send before it, and the statement's name on the server.
+
+        An empty body is that of a statement too long to carry.
+        """
+        if name in self.names:
+            return self._parse_again(name, batch)
+        self._size += len(body)
+        if self._size > MAX_BYTES:
+            raise TooManyStatements(
+                f"the client has prepared more than {MAX_BYTES >> 20} MB of statements",
+                hint="Close what is not needed any more, or use pool.mode session.",
+            )
+        new = statement(body, finding) if body else Statement(b"", finding)
+        self.names[name] = Mine(new, tick())
+        there, first = self._make(new, self._shelf.find(new), name, batch)
+        self._pending.append((batch, False, Undo(name, made=new)))
+        if finding is NOTHING:
+            self.here[name] = there
+        return first, there
+
+    def _parse_again(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
+        """The name is taken: PostgreSQL is to say so, and for that it must be taken there."""
+        first, there = b"", name
+        if self._shelf.named(name) is None:
+            first, there = self._fetch(self.names[name], name, batch)
+        self._pending.append((batch, False, None))
+        return first, there
+
+    def finding(self, name: bytes) -> Finding:
+        """What the execution of this statement may do."""
+        if not name:
+            return self._unnamed
+        return self.names[name].statement.finding if name in self.names else NOTHING
+
+    def stale(self, name: bytes) -> None:
+        """The statement must be made again before it is used."""
+        mine = self.names.get(name)
+        if mine is not None:
+            self.names[name] = Mine(mine.statement, tick())
+            self.here.clear()
+
+    def parse_unnamed(self, whole: bytes | None, finding: Finding, batch: int) -> None:
+        """The unnamed statement is another now; None if it is too long to carry."""
+        self.unnamed = whole
+        self._unnamed = finding
+        self.here[b""] = b""
+        self._pending.append((batch, False, _NO_UNNAMED))
+
+    def forget_unnamed(self) -> None:
+        """A Query destroys it. (PostgreSQL, "Extended Query".)"""
+        self.unnamed = None
+        self.here.pop(b"", None)
+
+    def close(self, name: bytes, batch: int) -> bytes:
+        """A Close: the statement's name on the server. What others may use stays there."""
+        if not name:
+            self.forget_unnamed()
+            self._pending.append((batch, False, None))
+            return b""
+        before = self.names.pop(name, None)
+        self.here.pop(name, None)
+        self._size -= len(before.statement.body) if before else 0
+        self._pending.append((batch, False, Undo(name, before) if before else None))
+        return gone(name)
+
+    def close_portal(self, batch: int) -> None:
+        """Its CloseComplete is the client's."""
+        self._pending.append((batch, False, None))
+
+    def in_sql(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
+        """EXECUTE or DEALLOCATE by name: what to send first, and the name to use.
+
+        A name that is not the client's must not be another client's there either.
+        """
+        if name in self.names:
+            return self._fetch(self.names[name], name, batch)
+        return self.out_of_the_way(name, batch), name
+
+    def out_of_the_way(self, name: bytes, batch: int) -> bytes:
+        """SQL's own statements share the server's names: what to send before PREPARE."""
+        entry = self._shelf.named(name)
+        return self._close(entry, batch) if entry and name not in self.names else b""
+
+    # -- what the server says ---------------------------------------------------------------------
+
+    @property
+    def under_way(self) -> bool:
+        return bool(self._pending)
+
+    def completed(self) -> bool:
+        """A ParseComplete or CloseComplete; whether it is ours."""
+        return bool(self._pending) and self._pending.popleft()[1]
+
+    def failed(self, batch: int) -> None:
+        """An error: what stands behind it in its batch is skipped."""
+        skipped: list[Pending] = []
+        while self._pending and self._pending[0][0] <= batch:
+            skipped.append(self._pending.popleft())
+        for _, _, undo in reversed(skipped):
+            if undo is not None:
+                self._take_back(undo)
+
+    def _take_back(self, undo: Undo) -> None:
+        if undo.made is not None:
+            self._shelf.drop(undo.made)
+            self.here.clear()
+        if undo.closed is not None:
+            self._shelf.put(undo.closed)
+        if undo.name == b"":
+            self.forget_unnamed()
+        elif undo.name is not None:
+            self._restore(undo.name, undo.before)
+
+    def _restore(self, name: bytes, before: Mine | None) -> None:
+        self.here.pop(name, None)
+        after = self.names.pop(name, None)
+        self._size -= len(after.statement.body) if after else 0
+        if before is not None:
+            self.names[name] = before
+            self._size += len(before.statement.body)
+
+    def settled(self) -> None:
+        """Nothing is owed: all that was answered has been."""
+        self._pending.clear()
+
+    def deallocated(self, name: bytes | None) -> None:
+        """DEALLOCATE has run; None for ALL, which takes other clients' from this server too."""
+        if name is None:
+            self.names.clear()
+            self.here.clear()
+            self._size = 0
+            self._shelf.clear()
+            return
+        old = self.names.get(name)
+        self._restore(name, None)
+        if old is not None:
+            self._shelf.drop(old.statement)

@@ -1,0 +1,221 @@
+"""Sans-I/O: what a statement's text may do to the session it runs in.
+
+It says too much rather than too little: what is suspected is asked of the server (pins.py), what
+is missed leaks into somebody else's session. What functions, triggers and views do inside is not
+in the text at all; functions known for it can be named.
+
+`glance` (HOT) looks for words anywhere and is content with nearly every statement of nearly every
+client. What it is not content with, `examine` reads as PostgreSQL would.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from guardproxy.session.pins import EVERYTHING, Finding, PinReason, Suspicion
+from guardproxy.session.tokens import (
+    COMMENT,
+    IN_WORD,
+    Kind,
+    Reader,
+    Token,
+    Unreadable,
+    after_comment,
+    after_dollars,
+    skipping,
+    token_at,
+)
+from guardproxy.session.verbs import HARMLESS, Findings, by_verb, search
+
+# Statements that name functions without calling them.
+_NAMING = frozenset(("comment", "drop", "grant", "revoke"))
+_CALLS = ("set_config", "set_limit", "setseed", "currval", "lastval", "advisory")
+_MARKS = [*_CALLS[:-1], rf"pg_(?:try_)?advisory_{IN_WORD}*+"]
+_MARKS += ["create", "execute", "into", "pg_settings"]
+_MOST_STEPS = 10_000
+"""Statements and marks in one text; more take too long to be read in a proxy."""
+
+
+# --------------------------------------------------------------------------------- glance
+
+_USUAL = frozenset(("select", "insert", "update", "delete", "begin", "commit", "rollba"))
+_USUAL |= {"savepo", "releas", "values", "fetch ", "merge ", "begin;", "begin "}
+_FRONT = re.compile(
+    rf"""(?: [ \t\n\r\f\v]++ | {COMMENT} )*+
+    (?= (?: {"|".join(sorted(HARMLESS - {"explain"}))} ) (?!{IN_WORD})
+      | set [ \t\n\r\f\v]++ (?: (?:constraints|transaction) [ \t\n\r\f\v]
+                              | local [ \t\n\r\f\v]++ [a-z"] )
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+
+# A parenthesis after the end of one of _CALLS, or after a gap that may hide it. A lookbehind has
+# one width only, so each name is tried without a gap, with one space, and quoted.
+_ENDS = ("set_config", "set_limit", "setseed", "currval", "lastval", "lock", "shared", "_all")
+_CALLED = re.compile(
+    rf"""\( (?: (?<=[gtdlk]\() (?: {"|".join(rf"(?<={end}[(])" for end in _ENDS)} )
+          | (?<=[gtdlk][ ]\() (?: {"|".join(rf"(?<={end}[ ][(])" for end in _ENDS)} )
+          | (?<=[gtdlk]"\() (?: {"|".join(rf'(?<={end}"[(])' for end in _ENDS)} )
+          | (?<=[gtdlk]"[ ]\() (?: {"|".join(rf'(?<={end}"[ ][(])' for end in _ENDS)} )
+          | (?<=[ \t\n\r\f\v/][ ]\()
+          | (?<=[\t\n\r\f\v/]\() )""",
+    re.VERBOSE,
+).search
+
+
+def glance(text: bytes) -> bool:
+    """Whether the text must be examined; False is certain."""
+    lowered = str(text, "latin-1").lower()
+    if lowered[:6] not in _USUAL:
+        front = _FRONT.match(lowered)
+        if front is None:
+            return True
+        lowered = lowered[front.end() :]
+    if "into" in lowered and not lowered.startswith(("insert", "merge")):
+        return True  # SELECT INTO
+    if "(" in lowered and _CALLED(lowered) and any(call in lowered for call in _CALLS):
+        return True
+    if lowered[0] in "uwc" and "pg_settings" in lowered:
+        return True
+    if "&" in lowered and '&"' in lowered:
+        return True  # U&"\0073et_config"
+    at = lowered.find(";") + 1
+    return 0 < at < len(lowered) and not lowered[at:].isspace()
+
+
+# -------------------------------------------------------------------------------- examine
+
+
+class Scan:
+    """`functions` are the names of those that may do anything to a session."""
+
+    def __init__(self, functions: Iterable[str] = ()) -> None:
+        self.functions = frozenset(name.rpartition(".")[2].lower() for name in functions)
+        self.glance: Callable[[bytes], bool] = self._glance if self.functions else glance
+        named = map(re.escape, sorted(self.functions))
+        self._skip = skipping("|".join((*_MARKS, *named))).match
+
+    def _glance(self, text: bytes) -> bool:
+        if glance(text):
+            return True
+        lowered = str(text, "latin-1").lower()
+        return any(name in lowered for name in self.functions)
+
+    def examine(self, text: bytes) -> Finding:
+        """What each statement of the text may leave behind."""
+        whole = str(text, "latin-1")
+        found = Findings()
+        try:
+            self._read(whole, found)
+        except Unreadable:
+            search(whole, found)
+        return found.finding()
+
+    def _read(self, text: str, found: Findings) -> None:
+        at = 0
+        for _ in range(_MOST_STEPS):
+            at = _OPENING.match(text, at).end()  # type: ignore[union-attr]  # it always matches
+            if at == len(text):
+                return
+            at = self._read_statement(text, at, found)
+        raise Unreadable
+
+    def _read_statement(self, text: str, start: int, found: Findings) -> int:
+        """Read the one that begins here and tell where it ends."""
+        reader = Reader(text, start)
+        while reader.takes("("):
+            pass
+        first = reader.take()
+        if first.kind is Kind.END or first.value == ";":
+            return first.end
+        verb = first.value if first.kind is Kind.WORD else ""
+        by_verb(verb, reader, found)
+        end = self._read_marks(text, first.end, verb, found)
+        if verb == "do":
+            search(text[start:end], found)
+        return end
+
+    def _read_marks(self, text: str, at: int, verb: str, found: Findings) -> int:
+        for _ in range(_MOST_STEPS):
+            at = self._skip(text, at).end()  # type: ignore[union-attr]  # it always matches
+            char = text[at : at + 1]
+            if char in ("", ";"):
+                return at + len(char)
+            if char == "$":
+                at = after_dollars(text, at)
+            elif char == "/":
+                at = after_comment(text, at)
+            else:
+                token = token_at(text, at)
+                at = token.end
+                if verb not in _NAMING:
+                    self._mark(token, Reader(text, at), verb, found)
+        raise Unreadable
+
+    def _mark(self, token: Token, reader: Reader, verb: str, found: Findings) -> None:
+        word = token.value.lower()
+        if word in self.functions:
+            found.suspicion |= EVERYTHING
+        elif word in _WORDS:
+            suspicion, verbs = _WORDS[word]
+            if verb in verbs and reader.peek().value not in ("function", "procedure"):
+                found.suspicion |= suspicion
+        elif reader.takes("("):
+            _call(word, reader, found)
+
+
+_OPENING = re.compile(r"[ \t\n\r\f\v(;]*+")
+_WORDS = {
+    "create": (Suspicion.TEMP, ("explain",)),
+    "execute": (EVERYTHING, ("create", "explain")),
+    "into": (Suspicion.TEMP, ("explain", "select", "with")),
+    # Its rule makes an UPDATE set_config.
+    "pg_settings": (Suspicion.ALL_SETTINGS, ("copy", "explain", "prepare", "update", "with")),
+}
+
+
+def _call(function: str, reader: Reader, found: Findings) -> None:
+    if function == "set_config":
+        _set_config(reader, found)
+    elif function == "set_limit":
+        found.touch("pg_trgm.similarity_threshold")
+    elif function == "setseed":
+        found.pins.add(PinReason.SETSEED)
+    elif function in ("currval", "lastval"):
+        found.pins.add(PinReason.SEQUENCE)
+    elif "_advisory_" in function and "_xact_" not in function:
+        found.suspicion |= Suspicion.LOCKS
+
+
+def _set_config(reader: Reader, found: Findings) -> None:
+    """Its three arguments; they are understood if they are as plain as they mostly are."""
+    name = reader.take()
+    if name.kind not in (Kind.LITERAL, Kind.PARAMETER) or not _next_argument(reader):
+        found.pins.add(PinReason.SETTING)
+        return
+    value = reader.take()
+    if _next_argument(reader):
+        local = reader.take()
+        if local.value.lower() in _TRUE and local.kind in _PLAIN and _ends_argument(reader, ")"):
+            return
+        found.restores |= value.kind is Kind.WORD and value.value == "null"
+    if name.kind is Kind.PARAMETER:
+        found.touch_bound(int(name.value))
+    else:
+        found.touch(name.value.lower())
+
+
+_TRUE = ("true", "t", "on", "yes", "y", "1")
+_PLAIN = (Kind.WORD, Kind.LITERAL)
+
+
+def _next_argument(reader: Reader) -> bool:
+    return _ends_argument(reader, ",")
+
+
+def _ends_argument(reader: Reader, sign: str) -> bool:
+    """Whether the argument was that one token, and perhaps a cast."""
+    if reader.takes("::"):
+        reader.name()
+    return reader.takes(sign)

@@ -1,0 +1,223 @@
+"""Sans-I/O: what statements do to a session, by their first word.
+
+One that cannot be read properly, or is code in another language, is searched for words instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from guardproxy.session.pins import EVERYTHING, NONE, NOTHING, Finding, PinReason, Suspicion
+from guardproxy.session.tokens import Kind, Reader
+
+_REPORTED = """application_name client_encoding datestyle intervalstyle session_authorization
+    standard_conforming_strings timezone"""
+REPORTED = frozenset(_REPORTED.split())
+"""Settings that every supported version reports by ParameterStatus when they change."""
+
+_LEVELS = ("isolation", "read_only", "deferrable")
+_CHARACTERISTICS = tuple(f"default_transaction_{level}" for level in _LEVELS)
+_OF_THE_TRANSACTION = frozenset(f"transaction_{level}" for level in _LEVELS)
+
+_HARMLESS = """abort alter analyse analyze begin checkpoint cluster comment commit copy delete end
+    explain fetch grant import insert lock merge move notify reassign refresh reindex release revoke
+    rollback savepoint security select show start table truncate update vacuum values with"""
+HARMLESS = frozenset(_HARMLESS.split())
+"""What begins with one of these does nothing to the session, but by the functions it calls."""
+_SUSPECT = {
+    "call": EVERYTHING,
+    "close": Suspicion.CURSORS,
+    "declare": Suspicion.CURSORS,
+    "do": EVERYTHING,
+    "execute": EVERYTHING,
+    "listen": Suspicion.LISTEN,
+    "unlisten": Suspicion.LISTEN,
+}
+_NEVER_TEMPORARY = """access cast constraint database event extension group index language policy
+    publication role rule server subscription tablespace transform trigger unique user"""
+_LASTING = frozenset(_NEVER_TEMPORARY.split())
+# All else may be, without a word of it: by a search_path that begins with pg_temp.
+
+
+class Findings:
+    """Findings as they come up."""
+
+    def __init__(self) -> None:
+        self.suspicion = NONE
+        self.settings: set[str] = set()
+        self.bound: list[int] = []
+        self.pins: set[PinReason] = set()
+        self.restores = False
+        self.forgets = False
+        self.later = False  # what is found is not done yet, and unseen when it will be
+
+    def touch(self, name: str) -> None:
+        """The value of this setting changes."""
+        if name in ("role", "session_authorization"):
+            self.suspicion |= Suspicion.ROLE
+        elif name == "seed":
+            self.pins.add(PinReason.SETSEED)
+        elif name in REPORTED or name in _OF_THE_TRANSACTION:
+            pass
+        elif self.later or not name.isascii() or not name.isprintable():
+            self.pins.add(PinReason.SETTING)
+        else:
+            self.suspicion |= Suspicion.SETTINGS
+            self.settings.add(name)
+
+    def touch_bound(self, number: int) -> None:
+        """So does that of the one this parameter names."""
+        if self.later:
+            self.pins.add(PinReason.SETTING)
+        else:
+            self.suspicion |= Suspicion.SETTINGS
+            self.bound.append(number)
+
+    def finding(self) -> Finding:
+        found = Finding(
+            self.suspicion,
+            frozenset(self.settings),
+            tuple(self.bound),
+            frozenset(self.pins),
+            self.restores,
+            self.forgets,
+        )
+        return NOTHING if found == NOTHING else found
+
+
+def by_verb(verb: str, reader: Reader, found: Findings) -> None:
+    """What the statement does whose first word was just taken."""
+    found.later = False
+    found.suspicion |= _SUSPECT.get(verb, NONE)
+    if rule := _RULES.get(verb):
+        rule(reader, found)
+    elif verb not in HARMLESS and verb not in _SUSPECT:
+        found.suspicion |= EVERYTHING
+
+
+def _set(reader: Reader, found: Findings) -> None:
+    name = reader.name()
+    while name == "session":
+        name = reader.name()
+    if name in ("local", "transaction", "constraints"):
+        return
+    if name == "characteristics":
+        for each in _CHARACTERISTICS:
+            found.touch(each)
+        return
+    _change(_meant(name, reader), found)
+    if not reader.takes("="):
+        reader.takes("to")
+    found.restores |= reader.take().value in ("default", "local", "", ";")
+
+
+def _reset(reader: Reader, found: Findings) -> None:
+    found.restores = True
+    name = reader.name()
+    if name == "session":
+        name = reader.name()
+    if name == "all":
+        found.suspicion |= Suspicion.SETTINGS | Suspicion.ALL_SETTINGS
+    else:
+        _change(_meant(name, reader), found)
+
+
+def _meant(name: str, reader: Reader) -> str:
+    """The setting behind SQL's own words for some."""
+    if name == "time":
+        reader.takes("zone")
+    elif name == "xml":
+        reader.takes("option")
+    return _WORDED.get(name, name)
+
+
+_WORDED = {
+    "authorization": "session_authorization",
+    "names": "client_encoding",
+    "schema": "search_path",
+    "time": "timezone",
+    "xml": "xmloption",
+}
+
+
+def _change(name: str, found: Findings) -> None:
+    if name:
+        found.touch(name)
+    else:
+        found.suspicion |= EVERYTHING
+
+
+def _discard(reader: Reader, found: Findings) -> None:
+    what = reader.take().value
+    if what == "all":
+        found.suspicion |= EVERYTHING
+        found.restores = found.forgets = True
+    elif what in ("temp", "temporary"):
+        found.suspicion |= Suspicion.TEMP
+
+
+def _deallocate(_: Reader, found: Findings) -> None:
+    found.suspicion |= Suspicion.PREPARED
+    found.forgets = True
+
+
+def _prepare(reader: Reader, found: Findings) -> None:
+    if reader.takes("transaction") and reader.peek().kind not in (Kind.WORD, Kind.SIGN):
+        return
+    found.suspicion |= Suspicion.PREPARED
+    found.later = True
+
+
+def _load(_: Reader, found: Findings) -> None:
+    found.pins.add(PinReason.LOAD)
+
+
+def _create_or_drop(reader: Reader, found: Findings) -> None:
+    if reader.take().value not in _LASTING:
+        found.suspicion |= Suspicion.TEMP
+
+
+_RULES: dict[str, Callable[[Reader, Findings], None]] = {
+    "create": _create_or_drop,
+    "deallocate": _deallocate,
+    "discard": _discard,
+    "drop": _create_or_drop,
+    "load": _load,
+    "prepare": _prepare,
+    "reset": _reset,
+    "set": _set,
+}
+
+
+# --------------------------------------------------------------- what cannot be read properly
+
+_NAME = r'"?([a-z_][\w$]*(?:"?\."?[\w$]+)+)'
+_SETS = re.compile(rf"""\bset\s+(?:session\s+|local\s+)?(?:{_NAME}|(["'%|]|seed\b))""", re.ASCII)
+_CONFIGURES = re.compile(r"set_config(?:\W*\('+([\w.$]+)'+\s*,)?", re.ASCII)
+_RESTORES = re.compile(r"\breset\b|\bdiscard\b|(?:=|\bto)\s*default\b", re.ASCII)
+
+
+def search(text: str, found: Findings) -> None:
+    """Code in whatever language and quoting: ask for all, and name what no catalog shows."""
+    lowered = text.lower()
+    found.suspicion |= EVERYTHING
+    for name, other in _SETS.findall(lowered):
+        found.touch(name.replace('"', "")) if name else found.pins.add(
+            PinReason.SETSEED if other == "seed" else PinReason.SETTING
+        )
+    for name in _CONFIGURES.findall(lowered):
+        found.touch(name) if name else found.pins.add(PinReason.SETTING)
+    for word, reason in _UNSEEN.items():
+        if word in lowered:
+            found.pins.add(reason)
+    found.restores |= _RESTORES.search(lowered) is not None
+    found.forgets |= "deallocate" in lowered or "discard" in lowered
+
+
+_UNSEEN = {
+    "currval": PinReason.SEQUENCE,
+    "lastval": PinReason.SEQUENCE,
+    "load '": PinReason.LOAD,
+    "setseed": PinReason.SETSEED,
+}
