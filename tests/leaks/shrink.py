@@ -23,7 +23,7 @@ Again = Callable[[Script], Difference | None]
 ODD = (
     "set timezone to 'Pacific/Chatham'; set datestyle to 'SQL, YMD'; set application_name to thief",
     "set intervalstyle to postgres_verbose; set client_encoding to 'LATIN9'; set work_mem to 666",
-    "set search_path to tenant3; set app.tenant to 'thief'; set app.user to 'thief'",
+    "set search_path to tenant3; set app.tenant to 'thief'; set app.person to 'thief'",
     "set bytea_output to escape; set statement_timeout to '66min'; set lock_timeout to '66min'",
     "set default_transaction_isolation to serializable; set extra_float_digits to -5",
 )

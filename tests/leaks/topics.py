@@ -23,7 +23,7 @@ UNREPORTED: Mapping[str, tuple[str, ...]] = {
     "lock_timeout": ("'21min'", "0"),
     "search_path": ("tenant1", "tenant2, public", "'$user', public", "''"),
     "app.tenant": ("'first'", "'second'", "''"),
-    "app.user": ("42", "'it''s'"),
+    "app.person": ("42", "'it''s'"),
     "extra_float_digits": ("0", "-3", "3"),
     "bytea_output": ("escape", "hex"),
     "client_min_messages": ("error", "notice", "warning"),
@@ -93,6 +93,7 @@ def set_otherwise(author: Author) -> str:
         "set session characteristics as transaction read only",
         "set session characteristics as transaction read write",
         "set xml option document",
+        "set app.user to 5",  # a syntax error: user is reserved
         "set transaction read only",
         "set U&\"\\0077ork_mem\" to '6MB'",
         "select set_config(E'work\\x5fmem', '7MB', false)",
