@@ -196,13 +196,14 @@ class Roaming(Session):
         self._watching = True
 
     def _asked(self, data: bytes, at: int, length: int) -> None:
-        start, end = at + HEADER_SIZE, at + length
-        self._remember(data, start)
+        end = at + length
+        text = data[at + HEADER_SIZE : end]
+        self._remember(text)
         if self._statements.unnamed is not None:
             self._statements.forget_unnamed()
         if end >= len(data):  # the rest is still to come
             self._suspect(pins.OPAQUE)
-        elif self._rules.scan.glance(text := data[start:end]):
+        elif self._rules.scan.glance(text):
             finding = self._rules.scan.examine(text)
             self._suspect(finding)
             if Suspicion.PREPARED in finding.suspicion:
@@ -317,8 +318,9 @@ class Roaming(Session):
         self._extended(now)
         if not 0 <= stop < end:
             return True
-        self._remember(data, stop + 1)
-        finding = self._look(data[stop + 1 : data.find(b"\0", stop + 1)]) if whole else pins.OPAQUE
+        text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
+        self._remember(text)
+        finding = self._look(text) if whole else pins.OPAQUE
         name = data[start:stop]
         if not whole:
             self._suspect(_TOO_LONG)

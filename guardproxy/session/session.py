@@ -251,8 +251,8 @@ class Session:
             self._copy_over()
             return True
         self._extended(now)
-        named = data.find(b"\0", at + HEADER_SIZE)
-        self._remember(data, named + 1 if named >= 0 else len(data))
+        start = data.find(b"\0", at + HEADER_SIZE) + 1 or len(data)
+        self._remember(data[start : start + STATEMENT_PREFIX])
         return True
 
     def _extended(self, now: float) -> None:
@@ -263,12 +263,13 @@ class Session:
 
     def _asked(self, data: bytes, at: int, length: int) -> None:
         """A Query."""
-        self._remember(data, at + HEADER_SIZE)
+        start = at + HEADER_SIZE
+        self._remember(data[start : start + STATEMENT_PREFIX])
 
-    def _remember(self, data: bytes, start: int) -> None:
+    def _remember(self, text: bytes) -> None:
         """Keep the beginning of a statement; a NUL ends it, what comes after is not its own."""
-        self.last_request = data[start : start + STATEMENT_PREFIX]
-        if start < len(data) and _MAY_CONCERN_DATABASES[data[start]]:
+        self.last_request = text if len(text) <= STATEMENT_PREFIX else text[:STATEMENT_PREFIX]
+        if text and _MAY_CONCERN_DATABASES[text[0]]:
             database = database_in_question(self.last_request)
             if database is not None:
                 self.commands.append(Evacuate(database))
