@@ -2,8 +2,10 @@
 
 These differences are none, each for its reason:
 - BackendKeyData: a client talks to whoever holds the server just now.
-- The order of the ParameterStatus messages that stand side by side (PostgreSQL sends them in the
-  order in which it happened to look at the settings), and at login all of them are one mapping.
+- How the client comes to know of its settings: what counts is what it knows of each by
+  ParameterStatus at each ReadyForQuery (RESET may take a setting to the server's default first,
+  and the guard takes it from there to what the client asked for at login).
+- Where in PostgreSQL's source an error was raised (fields F, L and R).
 - The table OIDs in RowDescription: the two runs use databases of their own.
 - The process id in NotificationResponse.
 
@@ -14,6 +16,9 @@ And these are not looked at by any script:
 - A custom setting (`app.tenant`) that was never set: PostgreSQL does not forget that somebody has
   set it, and says '' instead of an error; so it is read as `nullif(…, '')`.
 - "cached plan must not change result type" after DDL: another server has no such plan.
+- `pg_temp` while it is empty: PostgreSQL keeps the schema once it has been used, and then misses
+  the function in it and not the schema.
+- currval and lastval where the nextval before them was in another transaction.
 - What is done inside functions, other than DO blocks (`pool.probe: suspicious` does not see it).
 """
 
@@ -55,7 +60,7 @@ def shown(message: Message) -> str:
         return END
     name = NAMES.get(kind, repr(kind))
     if kind in (b"E", b"N"):
-        return f"{name} {fields(body)}"
+        return f"{name} {_fields(body)}"
     if kind == b"T":
         return f"{name} {columns(body)}"
     if kind == b"D":
@@ -63,6 +68,10 @@ def shown(message: Message) -> str:
     if kind == b"A":
         return f"{name} {body[4:]!r}"
     return f"{name} {body!r}" if body else name
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    return {code: value for code, value in fields(body).items() if code not in "FLR"}
 
 
 def columns(body: bytes) -> list[tuple[object, ...]]:
@@ -93,15 +102,28 @@ def welcome(messages: Iterable[Message]) -> list[str]:
     return sorted(kept)
 
 
-def answers(messages: Iterable[Message]) -> list[str]:
-    """What a step was answered with."""
+def parameters(messages: Iterable[Message]) -> dict[bytes, bytes]:
+    """What a client knows by these messages of its settings."""
+    told = (body.split(b"\0") for kind, body in messages if kind == b"S")
+    return {name: value for name, value, _ in told}
+
+
+def answers(messages: Iterable[Message], told: dict[bytes, bytes]) -> list[str]:
+    """What a step was answered with; `told` is what the client knows of its settings."""
     said: list[str] = []
-    statuses: list[str] = []
+    news: list[Message] = []
     for message in messages:
         if message[0] == b"S":
-            statuses.append(shown(message))
+            news.append(message)
             continue
-        said += sorted(statuses)
-        statuses.clear()
+        if message[0] == b"Z":
+            said += _news(news, told)
+            news = []
         said.append(shown(message))
-    return said + sorted(statuses)
+    return said + _news(news, told)
+
+
+def _news(messages: list[Message], told: dict[bytes, bytes]) -> list[str]:
+    changed = dict(parameters(messages).items() - told.items())
+    told |= changed
+    return [f"ParameterStatus {name!r} {value!r}" for name, value in sorted(changed.items())]

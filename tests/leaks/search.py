@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tests.integration.places import Place
-from tests.integration.raw import Message
-from tests.leaks.answers import answers, shown, welcome
+from tests.leaks.answers import answers, parameters, shown, welcome
 from tests.leaks.author import Author, Topic
 from tests.leaks.script import Script, Step
 from tests.leaks.speaker import PATIENCE, SILENCE, Speaker
@@ -47,19 +46,25 @@ class Difference:
         return self.before[number] if number < min(len(self.before), self.at) else []
 
 
-def heard(step: int, messages: Sequence[Message]) -> Said:
-    return answers(messages) if step else welcome(messages)
+def enter(speaker: Speaker, startup: Mapping[str, str], database: str) -> Said:
+    messages = speaker.enter(startup, database)
+    speaker.told = parameters(messages)
+    return welcome(messages)
+
+
+def do(speaker: Speaker, step: Step) -> Said:
+    return answers(speaker.do(step), speaker.told)
 
 
 def write(place: Place, author: Author) -> tuple[Script, list[Said]]:
     """Write a script while carrying it out on PostgreSQL itself; what it said to each step."""
     startup, steps = author.startup(), list[Step]()
     with Speaker(place, 10) as speaker:
-        said = [heard(0, speaker.enter(startup, REFERENCE))]
+        said = [enter(speaker, startup, REFERENCE)]
         while not speaker.ended:
             author.status = speaker.status
             steps.append(author.next())
-            said.append(heard(len(steps), speaker.do(steps[-1])))
+            said.append(do(speaker, steps[-1]))
     script = Script(author.name, startup, tuple(steps))
     # Whatever PostgreSQL itself does not answer cannot be compared: the author is at fault.
     assert shown(SILENCE) not in said[-1], f"{Difference(script, len(steps), said[-1], [], said)}"
@@ -69,11 +74,11 @@ def write(place: Place, author: Author) -> tuple[Script, list[Said]]:
 def carry_out(place: Place, script: Script) -> list[Said]:
     """A script known already, on PostgreSQL itself."""
     with Speaker(place, 10) as speaker:
-        said = [heard(0, speaker.enter(script.startup, REFERENCE))]
-        for number, step in enumerate(script.steps, 1):
+        said = [enter(speaker, script.startup, REFERENCE)]
+        for step in script.steps:
             if speaker.ended:
                 break
-            said.append(heard(number, speaker.do(step)))
+            said.append(do(speaker, step))
     return said
 
 
@@ -84,13 +89,13 @@ def compare(
     # Under another name: what is left of the first run (a prepared transaction) is not met.
     other = "g" + script.name[1:]
     with Speaker(place, patience) as speaker:
-        got = heard(0, speaker.enter(script.startup, GUARDED))
+        got = enter(speaker, script.startup, GUARDED)
         if got != said[0]:
             return Difference(script, 0, said[0], got)
         for number, step in enumerate(script.renamed(other).steps, 1):
             if speaker.ended:
                 break
-            got = [one.replace(other, script.name) for one in heard(number, speaker.do(step))]
+            got = [one.replace(other, script.name) for one in do(speaker, step)]
             if got != said[number]:
                 return Difference(script, number, said[number], got, said)
     return None

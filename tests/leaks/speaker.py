@@ -23,6 +23,7 @@ class Speaker(Raw):
         self.socket.settimeout(patience)
         self.owed: deque[bytes] = deque()
         self.status = b""  # of the last ReadyForQuery
+        self.told: dict[bytes, bytes] = {}  # its settings, by ParameterStatus
         self.copying = False
         self.skipping = False  # after an error the server reads on to the next Sync
         self.ended = False
