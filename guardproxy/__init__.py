@@ -24,7 +24,9 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 done, asked of the server
                  login          a client's way in; conversations: what we say to a server ourselves
                  statement      what can be told from a statement's text
-             pool/              sans-I/O: pool: servers by population; admission: cap and queue
+             pool/              sans-I/O: pool: servers by population; admission: cap and queue,
+                                who is asked to give way; orders: what it decides;
+                                door: who may be in at all
     first    wire/              sans-I/O: frames (HOT), messages, scram
     ground   errors stats       exceptions with SQLSTATE and Reason; counters
              settings           every setting with its default; config and its rooms read them

@@ -4,6 +4,7 @@ A file, an environment variable and a flag all give texts; `read` makes the valu
 one and tells what is wrong with it, and `text` is its way back. Neither shows a secret.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
@@ -85,12 +86,18 @@ _PATTERNS = tuple(Match.__struct_fields__)
 _PROOFS = tuple(User.__struct_fields__)
 
 
+# As SQL spells names without quotes, perhaps with a schema's before it.
+_FUNCTION = re.compile(r"(?:[^\W\d][\w$]*\.)?[^\W\d][\w$]*")
+
+
 def read(leaf: Leaf, raw: object, complain: Complain) -> Any:
     """The value of a leaf from its text (or tree); None with at least one complaint if wrong."""
     if leaf.kind == "users":
         return _users(leaf.key, raw, complain)
     if leaf.kind == "overrides":
         return _overrides(leaf.key, raw, complain)
+    if leaf.kind == "functions":
+        return _functions(leaf.key, raw, complain)
     return _scalar(leaf, leaf.key, raw, complain)
 
 
@@ -271,6 +278,22 @@ def _secret_text(raw: object) -> str:
 _PROOF_KINDS = {"password": _password, "password_file": _password_file, "verifier": _verifier}
 
 
+def _functions(key: str, raw: object, complain: Complain) -> tuple[str, ...] | None:
+    """A list of names, or one text with commas."""
+    if raw is None or raw == "":
+        return ()
+    names = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(names, list):
+        complain(key, f"takes a list of function names, not a {_shape(raw)}")
+        return None
+    found = [name.strip() if isinstance(name, str) else "" for name in names]
+    wrong = [name for name in found if not _FUNCTION.fullmatch(name)]
+    for name in wrong:
+        advice = "write name or schema.name, without quotes or brackets"
+        complain(key, f"{shortened(name)} is not a function's name; {advice}")
+    return None if wrong else tuple(found)
+
+
 def _overrides(key: str, raw: object, complain: Complain) -> tuple[Override, ...] | None:
     if raw is None or raw == "":
         return ()
@@ -338,6 +361,8 @@ def text(value: object, kind: str = "") -> str:
         return "none"
     if kind == "duration" and isinstance(value, float | int):
         return units.written(value)
+    if kind == "functions" and isinstance(value, tuple):
+        return ", ".join(value)
     return " ".join(str(value).split())
 
 

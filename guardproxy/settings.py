@@ -50,6 +50,7 @@ File = Annotated[str, Meta(extra={"kind": "file"})]
 Directory = Annotated[str, Meta(extra={"kind": "directory"})]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Cap = Annotated[int, Meta(ge=1)]
+Functions = Annotated[tuple[str, ...], Meta(extra={"kind": "functions"})]
 
 
 class ListenTls(Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,10 +167,10 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
 class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     # Without knowing what a client leaves behind, only its leaving makes a server free.
     mode: Annotated[
-        Literal["session", "passthrough"],
+        Literal["transaction", "session", "passthrough"],
         Meta(
-            description="when a server is free for others: when its client leaves, or never (one"
-            " client, one server, login relayed)"
+            description="when a server is free for others: when its client is idle and another"
+            " waits, when its client leaves, or never (one client, one server, login relayed)"
         ),
     ] = "session"
     # PgBouncer's default_pool_size; four guards fit under PostgreSQL's max_connections of 100.
@@ -180,6 +181,32 @@ class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     min_server_connections: Annotated[
         int, Meta(ge=0, description="connections each pool keeps open though they are idle")
     ] = 0
+    # Longer than the pauses within a page view, shorter than those between two.
+    park_after: Annotated[
+        Duration,
+        Meta(
+            description="a client idle so long gives its server back though nobody waits; 0 is off"
+        ),
+    ] = seconds("5s")
+    # PgBouncer's default.
+    max_prepared_statements: Annotated[
+        int, Meta(ge=0, description="named prepared statements kept on each server")
+    ] = 200
+    # The text of a statement tells what it may have left behind; only then PostgreSQL is asked.
+    probe: Annotated[
+        Literal["suspicious", "always", "never"],
+        Meta(
+            description="before a server goes to another client, ask PostgreSQL what is left on it:"
+            " after statements whose text gives cause, each time, or never (the text decides)"
+        ),
+    ] = "suspicious"
+    suspect_functions: Annotated[
+        Functions,
+        Meta(
+            description="functions of yours that leave something behind (settings, temporary"
+            " tables, locks), as `name` or `schema.name`; what calls them gives cause for a probe"
+        ),
+    ] = ()
     # PgBouncer's server_idle_timeout.
     server_idle_timeout: Annotated[
         Duration, Meta(description="an unused connection to PostgreSQL is closed then; 0 is off")

@@ -77,6 +77,7 @@ def test_flag_beats_environment_beats_file_beats_default(file: Path) -> None:
     assert found.settings.pool == Pool(max_server_connections=3, max_waiting=2)
     assert {key: found.origins[key] for key in found.origins if key.startswith("pool.m")} == {
         "pool.max_server_connections": "flag --max-server-connections",
+        "pool.max_prepared_statements": "default",
         "pool.max_waiting": "environment GUARDPROXY_POOL_MAX_WAITING",
         "pool.min_server_connections": f"file {file}",
         "pool.mode": "default",
@@ -97,6 +98,7 @@ def test_every_setting_can_be_set_by_a_variable(tmp_path: Path) -> None:
         "auth.query": "select $1",
         "auth.query_user": "asker",
         "overrides": '[{"match": {"user": "a"}, "query_wait_timeout": "1s"}]',
+        "pool.suspect_functions": "shop.tenant, lock_all",
     }
     environ = {
         name: special.get(key) or _other_value(key, tmp_path / "pem")
@@ -192,7 +194,7 @@ timeouts: {shutdown_timeout: 1h:30}
 
 def test_a_wrong_value_is_told_though_another_source_beats_it(file: Path) -> None:
     said = problems(file, "pool: {mode: x}", NOTHING, {"pool.mode": "session"})
-    assert said == ["pool.mode: 'x' is none of session, passthrough"]
+    assert said == ["pool.mode: 'x' is none of transaction, session, passthrough"]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +220,7 @@ def test_a_missing_file_is_named_and_the_rest_still_checked(tmp_path: Path) -> N
         load(missing, {"GUARDPROXY_POOL_MODE": "x"}, NOTHING)
     assert refused.value.problems == (
         f"{missing}: cannot read: No such file or directory",
-        "pool.mode: 'x' is none of session, passthrough (GUARDPROXY_POOL_MODE)",
+        "pool.mode: 'x' is none of transaction, session, passthrough (GUARDPROXY_POOL_MODE)",
     )
 
 
@@ -386,6 +388,7 @@ auth:
   method: scram-sha-256
   users: {a: {password: hunter2}}
   query_user: a
+pool: {suspect_functions: [lock_all, shop.tenant]}
 overrides: [{match: {user: b}, idle_session_timeout: 90s}]
 """
     lines = describe(loaded(file, text, {"GUARDPROXY_AUTH_QUERY": query})).splitlines()
@@ -393,12 +396,14 @@ overrides: [{match: {user: b}, idle_session_timeout: 90s}]
         "auth.method",
         "auth.users.a.password",
         "auth.query_user",
+        "pool.suspect_functions",
         "overrides.0.match.user",
         "overrides.0.idle_session_timeout",
     ]
     said = {line.split(" = ")[0].strip(): line.split(" = ", 1)[1].split("  # ") for line in lines}
     assert said["auth.users.a.password"][0].strip() == "***"
     assert said["overrides.0.idle_session_timeout"][0].strip() == "90s"
+    assert said["pool.suspect_functions"][0].strip() == "lock_all, shop.tenant"
     assert said["timeouts.idle_session_timeout"] == [f"{'15min':<40}", "default"]
     assert said["auth.query"] == [" ".join(query.split()), "environment GUARDPROXY_AUTH_QUERY"]
     assert len({line.index(" = ") for line in lines}) == 1

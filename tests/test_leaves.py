@@ -34,6 +34,11 @@ def reading(key: str, raw: object) -> tuple[Any, list[str]]:
         ("pool.query_wait_timeout", "250ms", 0.25),
         ("timeouts.idle_session_timeout", "1h", 3600.0),
         ("overrides", None, ()),
+        ("pool.park_after", "0", 0.0),
+        ("pool.max_prepared_statements", "0", 0),
+        ("pool.suspect_functions", None, ()),
+        ("pool.suspect_functions", ["lock_all", "shop.Tenant$1"], ("lock_all", "shop.Tenant$1")),
+        ("pool.suspect_functions", "lock_all, shop.tenant", ("lock_all", "shop.tenant")),
     ],
 )
 def test_values(key: str, raw: object, value: object) -> None:
@@ -57,8 +62,28 @@ def test_values(key: str, raw: object, value: object) -> None:
         ("pool.max_server_connections", "0", "'0' is wrong: it must be a whole number >= 1"),
         ("pool.min_server_connections", "-1", "'-1' is wrong: it must be a whole number >= 0"),
         ("limits.max_client_connections", "0", "'0' is wrong: it must be a whole number >= 1"),
-        ("pool.mode", "sesion", "'sesion' is none of session, passthrough; did you mean session?"),
-        ("pool.mode", "x", "'x' is none of session, passthrough"),
+        (
+            "pool.mode",
+            "sesion",
+            "'sesion' is none of transaction, session, passthrough; did you mean session?",
+        ),
+        ("pool.mode", "x", "'x' is none of transaction, session, passthrough"),
+        (
+            "pool.suspect_functions",
+            ["f; drop table t"],
+            "'f; drop table t' is not a function's name; "
+            "write name or schema.name, without quotes or brackets",
+        ),
+        (
+            "pool.suspect_functions",
+            "lock_all,",
+            "'' is not a function's name; write name or schema.name, without quotes or brackets",
+        ),
+        (
+            "pool.suspect_functions",
+            {"a": "1"},
+            "takes a list of function names, not a mapping",
+        ),
         ("pool.query_wait_timeout", "20", "20 has no unit; write 20s or 20ms"),
         (
             "pool.query_wait_timeout",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from guardproxy.pool.admission import Admission, Grant, Open, Ticket
+from guardproxy.pool.admission import Admission, Grant, Open, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName
 from guardproxy.session import login
 from guardproxy.session.backend import Backend
@@ -103,6 +105,57 @@ def test_grant(benchmark: BenchmarkFixture, waiting: int) -> None:
         admission.cleaning(server, 0.0)
         admission.released(server, 0.0)
     benchmark(turn)
+
+
+@pytest.mark.parametrize("clients", [9, 64, 10_000])
+def test_hand_over(benchmark: BenchmarkFixture, clients: int) -> None:
+    """Who has just become idle gives its server to who waits longest, and asks again: 8 servers."""
+    idle: dict[int, float] = {}
+    admission: Admission[int] = Admission(8, 20_000, None, idle.get)
+    pool: Pool[int] = Pool(PoolName("shop", "django"))
+    orders = [order for who in range(clients) for order in admission.ask(Ticket(who, pool, 0.0), 0)]
+    servers = deque(order.server for order in orders if isinstance(order, Open))
+    for server in servers:
+        admission.opened(server, 0.0)
+
+    def turn() -> None:
+        server = servers[0]
+        servers.rotate()
+        holder = server.holder
+        assert holder is not None
+        idle[holder] = 1.0
+        admission.idle(server, 1.0)
+        del idle[holder]
+        admission.released(server, 1.0)
+        admission.ask(Ticket(holder, pool, 1.0), 1.0)
+
+    benchmark(turn)
+    assert admission.waiting == clients - 8
+
+
+def test_lease_of_an_idle_session(benchmark: BenchmarkFixture) -> None:
+    """Nobody waits, and all 8 servers are with sessions that are idle: the usual quiet site."""
+    idle: dict[int, float] = {}
+    admission: Admission[int] = Admission(8, 20_000, None, idle.get)
+    pool: Pool[int] = Pool(PoolName("shop", "django"))
+    for who in range(8):
+        (opening,) = admission.ask(Ticket(who, pool, 0.0), 0.0)
+        assert isinstance(opening, Open)
+        admission.opened(opening.server, 0.0)
+        idle[who] = float(who)
+    holders = itertools.count(8)
+
+    def turn() -> None:
+        who = next(holders)
+        (revoke,) = admission.ask(Ticket(who, pool, 1.0), 1.0)
+        assert isinstance(revoke, Revoke)
+        server = revoke.server
+        idle.pop(server.holder or 0)
+        admission.released(server, 1.0)
+        idle[who] = float(who)
+
+    benchmark(turn)
+    assert len(pool) == 8
 
 
 def test_login(benchmark: BenchmarkFixture) -> None:

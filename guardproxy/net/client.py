@@ -29,7 +29,7 @@ from guardproxy.wire.frames import HEADER_SIZE, header
 if TYPE_CHECKING:
     from guardproxy.net.pooler import ClientTicket, Pooler
     from guardproxy.net.server import ServerLink
-    from guardproxy.pool.admission import Door
+    from guardproxy.pool.door import Door
     from guardproxy.settings import SessionLimits
 
 MAX_PASSWORD_MESSAGE = 65_535

@@ -11,7 +11,7 @@ from guardproxy.errors import GuardError, LoginRefused, ShuttingDown
 from guardproxy.net import tls
 from guardproxy.net.logins import Logins
 from guardproxy.net.people import describe, who
-from guardproxy.pool.admission import Door
+from guardproxy.pool.door import Door
 from guardproxy.pool.pool import Pool
 from guardproxy.session import conversations, login
 from guardproxy.session.login import Admitted, House, Request

@@ -22,7 +22,6 @@ STAYS_WITH_SERVER = frozenset((PinReason.LOAD, PinReason.SETSEED))
 """What DISCARD ALL does not undo."""
 _DISCARDED = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
 """What it does undo, and no probe can see."""
-_ALL = "*"
 
 Reply = tuple[int, bytes]
 
@@ -176,7 +175,9 @@ class Belongings:
         return in_order(
             (name, value)
             for name, value in self._startup.values.items()
-            if clean.values.get(name) != value and (_ALL in names or name.lower() in names)
+            if (pins.ALL in names or name.lower() in names)
+            and clean.values.get(name) != value
+            and self.reported.get(name) == clean.values.get(name)
         )
 
     def news(self, replies: Iterable[Reply]) -> bytes:

@@ -47,6 +47,8 @@ class Suspicion(enum.IntFlag):
 
 
 NONE = Suspicion(0)
+ALL = "*"
+"""Instead of the names of settings."""
 EVERYTHING = ~NONE
 
 
@@ -61,8 +63,8 @@ class Finding:
     """Numbers of the parameters, from 1, that hold such a name."""
     pins: frozenset[PinReason] = frozenset()
     """What no catalog shows: by text, at once."""
-    restores: bool = False
-    """RESET, TO DEFAULT, DISCARD ALL: startup values may have been undone."""
+    restores: frozenset[str] = frozenset()
+    """By RESET, TO DEFAULT, DISCARD ALL: settings whose startup values may be undone, or ALL."""
     forgets: bool = False
     """DEALLOCATE, DISCARD ALL: protocol-level statements may be gone."""
 

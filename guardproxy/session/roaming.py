@@ -177,7 +177,7 @@ class Roaming(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores:
-            self._restore |= {"*"}
+            self._restore |= finding.restores
             self._watching = True
         if finding.forgets:
             self._watch(_TAGS)
@@ -351,6 +351,7 @@ class Roaming(Session):
         super()._heed(kind, body, at)
         if kind == ERROR:
             self._statements.failed(self.queries)
+            self._restore.clear()  # what was reset is as before
             if free and self.farewell:  # PostgreSQL's goodbye to nobody
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._release(Command.LOST)

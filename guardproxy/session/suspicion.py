@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from guardproxy.session.pins import EVERYTHING, Finding, PinReason, Suspicion
+from guardproxy.session.pins import ALL, EVERYTHING, Finding, PinReason, Suspicion
 from guardproxy.session.tokens import (
     COMMENT,
     IN_WORD,
@@ -91,7 +91,7 @@ class Scan:
     """`functions` are the names of those that may do anything to a session."""
 
     def __init__(self, functions: Iterable[str] = ()) -> None:
-        self.functions = frozenset(name.rpartition(".")[2].lower() for name in functions)
+        self.functions = frozenset(map(_as_read, functions))
         self.glance: Callable[[bytes], bool] = self._glance if self.functions else glance
         named = map(re.escape, sorted(self.functions))
         self._skip = skipping("|".join((*_MARKS, *named))).match
@@ -158,11 +158,14 @@ class Scan:
         if word in self.functions:
             found.suspicion |= EVERYTHING
         elif word in _WORDS:
-            suspicion, verbs = _WORDS[word]
-            if verb in verbs and reader.peek().value not in ("function", "procedure"):
-                found.suspicion |= suspicion
+            _word(word, token.kind, verb, reader, found)
         elif reader.takes("("):
             _call(word, reader, found)
+
+
+def _as_read(function: str) -> str:
+    """A name without its schema, as it comes out of a text in UTF-8 read as Latin-1."""
+    return function.rpartition(".")[2].encode().decode("latin-1").lower()
 
 
 _OPENING = re.compile(r"[ \t\n\r\f\v(;]*+")
@@ -173,6 +176,14 @@ _WORDS = {
     # Its rule makes an UPDATE set_config.
     "pg_settings": (Suspicion.ALL_SETTINGS, ("copy", "explain", "prepare", "update", "with")),
 }
+
+
+def _word(word: str, kind: Kind, verb: str, reader: Reader, found: Findings) -> None:
+    suspicion, verbs = _WORDS[word]
+    if verb not in verbs or (kind is Kind.NAME and word != "pg_settings"):
+        return
+    if reader.peek().value not in ("function", "procedure"):  # CREATE TRIGGER … EXECUTE FUNCTION
+        found.suspicion |= suspicion
 
 
 def _call(function: str, reader: Reader, found: Findings) -> None:
@@ -199,7 +210,8 @@ def _set_config(reader: Reader, found: Findings) -> None:
         local = reader.take()
         if local.value.lower() in _TRUE and local.kind in _PLAIN and _ends_argument(reader, ")"):
             return
-        found.restores |= value.kind is Kind.WORD and value.value == "null"
+        if value.kind is Kind.WORD and value.value == "null":
+            found.restores.add(name.value.lower() if name.kind is Kind.LITERAL else ALL)
     if name.kind is Kind.PARAMETER:
         found.touch_bound(int(name.value))
     else:

@@ -39,8 +39,12 @@ _TOKEN = re.compile(
 )
 
 
+_MOST_PARTS = 20
+"""Of a dotted name: nobody's has more, and to go over a megabyte of them takes seconds."""
+
+
 class Unreadable(ValueError):
-    """There is no telling where a comment, a literal or a name ends."""
+    """There is no telling where a comment, a literal or a name ends, or no time to."""
 
 
 class Kind(enum.StrEnum):
@@ -122,6 +126,8 @@ class Reader:
             return ""
         parts = [self.take().value]
         while self.takes("."):
+            if len(parts) == _MOST_PARTS:
+                raise Unreadable
             parts.append(self.take().value)
         return ".".join(parts).lower()
 

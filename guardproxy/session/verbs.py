@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from guardproxy.session.pins import EVERYTHING, NONE, NOTHING, Finding, PinReason, Suspicion
-from guardproxy.session.tokens import Kind, Reader
+from guardproxy.session.pins import ALL, EVERYTHING, NONE, NOTHING, Finding, PinReason, Suspicion
+from guardproxy.session.tokens import Kind, Reader, Token
 
 _REPORTED = """application_name client_encoding datestyle intervalstyle session_authorization
     standard_conforming_strings timezone"""
@@ -48,7 +48,7 @@ class Findings:
         self.settings: set[str] = set()
         self.bound: list[int] = []
         self.pins: set[PinReason] = set()
-        self.restores = False
+        self.restores: set[str] = set()
         self.forgets = False
         self.later = False  # what is found is not done yet, and unseen when it will be
 
@@ -80,7 +80,7 @@ class Findings:
             frozenset(self.settings),
             tuple(self.bound),
             frozenset(self.pins),
-            self.restores,
+            frozenset(self.restores),
             self.forgets,
         )
         return NOTHING if found == NOTHING else found
@@ -106,21 +106,31 @@ def _set(reader: Reader, found: Findings) -> None:
         for each in _CHARACTERISTICS:
             found.touch(each)
         return
-    _change(_meant(name, reader), found)
+    meant = _meant(name, reader)
+    _change(meant, found)
     if not reader.takes("="):
         reader.takes("to")
-    found.restores |= reader.take().value in ("default", "local", "", ";")
+    if _is_default(reader.take(), name):
+        found.restores.add(meant or ALL)
+
+
+def _is_default(value: Token, name: str) -> bool:
+    if value.kind is Kind.WORD:
+        return value.value == "default" or (value.value == "local" and name == "time")
+    return value.kind is Kind.END or value.value == ";"  # SET NAMES
 
 
 def _reset(reader: Reader, found: Findings) -> None:
-    found.restores = True
     name = reader.name()
     if name == "session":
         name = reader.name()
     if name == "all":
         found.suspicion |= Suspicion.SETTINGS | Suspicion.ALL_SETTINGS
-    else:
-        _change(_meant(name, reader), found)
+        found.restores.add(ALL)
+        return
+    meant = _meant(name, reader)
+    _change(meant, found)
+    found.restores.add(meant or ALL)
 
 
 def _meant(name: str, reader: Reader) -> str:
@@ -152,7 +162,8 @@ def _discard(reader: Reader, found: Findings) -> None:
     what = reader.take().value
     if what == "all":
         found.suspicion |= EVERYTHING
-        found.restores = found.forgets = True
+        found.restores.add(ALL)
+        found.forgets = True
     elif what in ("temp", "temporary"):
         found.suspicion |= Suspicion.TEMP
 
@@ -192,9 +203,11 @@ _RULES: dict[str, Callable[[Reader, Findings], None]] = {
 
 # --------------------------------------------------------------- what cannot be read properly
 
-_NAME = r'"?([a-z_][\w$]*(?:"?\."?[\w$]+)+)'
-_SETS = re.compile(rf"""\bset\s+(?:session\s+|local\s+)?(?:{_NAME}|(["'%|]|seed\b))""", re.ASCII)
-_CONFIGURES = re.compile(r"set_config(?:\W*\('+([\w.$]+)'+\s*,)?", re.ASCII)
+_DOTTED = r'"?([a-z_][\w$]*(?:"?\."?[\w$]+)+ | seed\b)'
+_SETS = re.compile(
+    rf"""\bset\s+ (?: session\s+ | local\s+ )? (?: {_DOTTED} | ["'%|] )""", re.ASCII | re.VERBOSE
+)
+_CONFIGURES = re.compile(r"set_config(?:\W*\(\s*'+([\w.$]+)'+\s*,)?", re.ASCII)
 _RESTORES = re.compile(r"\breset\b|\bdiscard\b|(?:=|\bto)\s*default\b", re.ASCII)
 
 
@@ -202,20 +215,21 @@ def search(text: str, found: Findings) -> None:
     """Code in whatever language and quoting: ask for all, and name what no catalog shows."""
     lowered = text.lower()
     found.suspicion |= EVERYTHING
-    for name, other in _SETS.findall(lowered):
-        found.touch(name.replace('"', "")) if name else found.pins.add(
-            PinReason.SETSEED if other == "seed" else PinReason.SETTING
-        )
-    for name in _CONFIGURES.findall(lowered):
-        found.touch(name) if name else found.pins.add(PinReason.SETTING)
+    for name in (*_SETS.findall(lowered), *_CONFIGURES.findall(lowered)):
+        if name:
+            found.touch(name.replace('"', ""))
+        else:
+            found.pins.add(PinReason.SETTING)
     for word, reason in _UNSEEN.items():
         if word in lowered:
             found.pins.add(reason)
-    found.restores |= _RESTORES.search(lowered) is not None
+    if _RESTORES.search(lowered):
+        found.restores.add(ALL)
     found.forgets |= "deallocate" in lowered or "discard" in lowered
 
 
 _UNSEEN = {
+    'u&"': PinReason.SETTING,  # U&"set\005fconfig"
     "currval": PinReason.SEQUENCE,
     "lastval": PinReason.SEQUENCE,
     "load '": PinReason.LOAD,

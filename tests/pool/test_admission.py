@@ -1,76 +1,12 @@
-"""Admission by example: each rule of the queue, read as a little story."""
+"""Admission by example: each rule of the queue as a little story; orders.py has the words."""
 
 from __future__ import annotations
 
 import pytest
 
 from guardproxy.errors import QueueFull, Reason
-from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Ticket
-from guardproxy.pool.pool import Pool, PoolName, Population, Server
-
-
-class House:
-    """An admission with pools by name, and orders shown as words."""
-
-    def __init__(
-        self, cap: int, max_waiting: int = 100, rule_caps: dict[int, int] | None = None
-    ) -> None:
-        self.admission: Admission[str] = Admission(cap, max_waiting, rule_caps)
-        self.pools: dict[str, Pool[str]] = {}
-        self.tickets: dict[str, Ticket[str]] = {}
-        self.now = 0.0
-
-    def pool(self, name: str) -> Pool[str]:
-        private = name.startswith("private")
-        return self.pools.setdefault(name, Pool(PoolName(name, "django"), private))
-
-    def ask(self, holder: str, pool: str, rule: int | None = None) -> list[Order[str]]:
-        ticket = self.tickets[holder] = Ticket(holder, self.pool(pool), self.now, rule)
-        return self.admission.ask(ticket, self.now)
-
-    def withdraw(self, holder: str) -> bool:
-        return self.admission.withdraw(self.tickets[holder], self.now)
-
-    def opened(self, server: Server[str]) -> list[Order[str]]:
-        return self.admission.opened(server, self.now)
-
-    def cleaning(self, server: Server[str], soon: bool = True) -> None:
-        self.admission.cleaning(server, self.now, soon)
-
-    def released(self, server: Server[str]) -> list[Order[str]]:
-        return self.admission.released(server, self.now)
-
-    def gone(self, server: Server[str]) -> list[Order[str]]:
-        return self.admission.gone(server, self.now)
-
-    def leased(self, holder: str, pool: str, rule: int | None = None) -> Server[str]:
-        """Somebody who has a server."""
-        (order,) = self.ask(holder, pool, rule)
-        if isinstance(order, Open):
-            (order,) = self.opened(order.server)
-        assert isinstance(order, Grant)
-        assert order.ticket.holder == holder
-        return order.server
-
-    def idle(self, pool: str) -> Server[str]:
-        server = self.leased("passer-by", pool)
-        self.cleaning(server)
-        assert self.released(server) == []
-        return server
-
-
-def words(orders: list[Order[str]]) -> list[str]:
-    said = []
-    for order in orders:
-        match order:
-            case Grant(ticket, server):
-                said.append(f"grant {ticket.holder} {server.pool.name.database}")
-            case Open(server):
-                said.append(f"open {server.pool.name.database}")
-            case Close(server, reason):
-                said.append(f"close {server.pool.name.database} {reason.value}")
-    return said
-
+from guardproxy.pool.pool import Population
+from tests.pool.house import House, words
 
 # -- who asks --------------------------------------------------------------------------------------
 

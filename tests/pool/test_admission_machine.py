@@ -5,7 +5,10 @@ What must hold after each step stands in the invariants, computed anew from the 
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -15,22 +18,41 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
-    multiple,
+    precondition,
     rule,
 )
 
 from guardproxy.errors import QueueFull, Reason
-from guardproxy.pool.admission import Admission, Close, Door, Grant, Open, Order, Ticket
+from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
+from tests.pool.plain import Plain, situation, told
 
-MAX_WAITING = 6
+MAX_WAITING = 3
 RULE_CAPS = {0: 1, 1: 2}
 MOMENT = 1e-9
 """Seconds between any two happenings: which server has been idle longest is never a tie."""
-UNDER_WAY = (Population.OPENING, Population.CLEANING, Population.CLOSING)
 
-pools = st.sampled_from(["shop", "blog", "wiki", "private"])
-rules = st.sampled_from([None, None, 0, 1])
+
+Step = TypeVar("Step", bound=Callable[..., object])
+
+
+def there_is(*populations: Population) -> Callable[[Step], Step]:
+    """Only where a server is in one of these; else a step would be wasted."""
+    return precondition(lambda self: any(w in populations for w in self.servers.values()))
+
+
+def somebody(movable: bool) -> Callable[[Step], Step]:
+    """Only where such a lease is."""
+    return precondition(
+        lambda self: any((t.holder in self.movable) is movable for t in self.leases.values())
+    )
+
+
+some_are_asked = precondition(lambda self: bool(self.asked))
+
+pools = st.sampled_from(["shop", "shop", "shop", "blog", "wiki", "private"])
+rules = st.sampled_from([None, None, None, None, 0, 1])
+few_wait = precondition(lambda self: len(self.waiting) <= self.patience)
 
 
 class AdmissionMachine(RuleBasedStateMachine):
@@ -38,17 +60,50 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     tickets = Bundle("tickets")
 
-    @initialize(cap=st.integers(1, 4))
-    def begin(self, cap: int) -> None:
-        self.admission: Admission[int] = Admission(cap, MAX_WAITING, RULE_CAPS)
+    @initialize(cap=st.integers(1, 4), crowd=st.integers(0, 6), patience=st.integers(0, 4))
+    def begin(self, cap: int, crowd: int, patience: int) -> None:
+        """Perhaps with a crowd already: all servers leased, and some who wait."""
+        self.movable: dict[int, float] = {}  # holders that could give their server away
+        self.refused: dict[Server[int], float] = {}
+        self.asked: set[Server[int]] = set()
+        self.admission: Admission[int] = Admission(
+            cap, MAX_WAITING, RULE_CAPS, lambda holder: self.movable.get(holder)
+        )
         self.pools = {name: Pool[int](PoolName(name, "u")) for name in ("shop", "blog", "wiki")}
         self.servers: dict[Server[int], Population] = {}  # as we were told
         self.leases: dict[Server[int], Ticket[int]] = {}
         self.waiting: dict[int, Ticket[int]] = {}  # by holder; the order is that of asking
         self.holder = 0
+        self.patience = patience  # how many may wait before nobody asks any more
         self.most = cap  # servers there may be, after the cap has been lowered
         self.now = 0.0
         self.settled = True  # nothing has changed since the queue was last looked at
+        for _ in range(crowd):
+            self.ask("shop", None)
+        for server in list(self.servers):
+            self.servers[server] = Population.IDLE
+            self.carry_out(self.decide("opened", server))
+
+    def decide(self, call: str, subject: Any = None) -> list[Order[int]]:
+        """Ask admission, and its plain twin: both must say and do the same."""
+        twin, twins = copy.deepcopy((self.admission, subject))
+        twin.__class__ = Plain
+        expected = self._call(twin, call, twins)
+        found = self._call(self.admission, call, subject)
+        if isinstance(found, QueueFull):
+            assert isinstance(expected, QueueFull)
+            raise found
+        assert told(found) == told(expected), call
+        assert situation(self.admission) == situation(twin), call
+        orders: list[Order[int]] = found
+        return orders
+
+    def _call(self, admission: Admission[int], call: str, subject: Any) -> Any:
+        arguments = (self.now,) if subject is None else (subject, self.now)
+        try:
+            return getattr(admission, call)(*arguments)
+        except QueueFull as full:
+            return full
 
     # -- carrying out ------------------------------------------------------------------------------
 
@@ -64,7 +119,9 @@ class AdmissionMachine(RuleBasedStateMachine):
             elif isinstance(order, Close):
                 assert self.servers[order.server] is not Population.CLOSING
                 self.servers[order.server] = Population.CLOSING
-                self.leases.pop(order.server, None)
+                self._end_lease(order.server)
+            elif isinstance(order, Revoke):
+                self._check_asked(order.server)
         for order in orders:
             if isinstance(order, Grant):
                 self._take(order, declines)
@@ -80,10 +137,25 @@ class AdmissionMachine(RuleBasedStateMachine):
         if declines:
             self._give_back(server)
 
+    def _check_asked(self, server: Server[int]) -> None:
+        """Once only, and who can give it away, and has not just said no."""
+        assert server not in self.asked
+        assert self.servers[server] is Population.LEASED
+        since = self.movable[self.leases[server].holder]
+        assert self.refused.get(server) != since
+        self.asked.add(server)
+
     def _give_back(self, server: Server[int]) -> None:
-        self.leases.pop(server)
+        self._end_lease(server)
         self.servers[server] = Population.IDLE
-        self.carry_out(self.admission.released(server, self.now))
+        self.carry_out(self.decide("released", server))
+
+    def _end_lease(self, server: Server[int]) -> None:
+        ticket = self.leases.pop(server, None)
+        if ticket is not None:
+            self.movable.pop(ticket.holder, None)
+        self.asked.discard(server)
+        self.refused.pop(server, None)
 
     def _check_fairness(self, orders: list[Order[int]]) -> None:
         """Nobody is served while an older ticket of the pool waits, unless its rule stops that."""
@@ -109,15 +181,21 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     # -- who asks ----------------------------------------------------------------------------------
 
+    @few_wait
     @rule(target=tickets, name=pools, limit=rules)
+    def asks(self, name: str, limit: int | None) -> Ticket[int]:
+        return self.ask(name, limit)
+
     def ask(self, name: str, limit: int | None) -> Ticket[int]:
-        pool = self.pools.get(name) or Pool[int](PoolName(name, "u"), private=True)
+        pool = self.pools.get(name)
+        if pool is None:  # not `or`: a pool without servers is falsy
+            pool = Pool[int](PoolName(name, "u"), private=True)
         self.holder += 1
         self.now += MOMENT
         ticket = Ticket(self.holder, pool, self.now, limit)
         self.waiting[ticket.holder] = ticket
         try:
-            orders = self.admission.ask(ticket, self.now)
+            orders = self.decide("ask", ticket)
         except QueueFull:
             assert len(self.waiting) > MAX_WAITING
             del self.waiting[ticket.holder]
@@ -139,14 +217,16 @@ class AdmissionMachine(RuleBasedStateMachine):
         found = [server for server, where in self.servers.items() if where in populations]
         return data.draw(st.sampled_from(found)) if found else None
 
+    @there_is(Population.OPENING)
     @rule(data=st.data(), declines=st.booleans(), retiring=st.booleans())
     def opened(self, data: st.DataObject, declines: bool, retiring: bool) -> None:
         server = self.some(data, Population.OPENING)
         if server is not None:
             server.retiring = Reason.RECONFIGURED if retiring else None
             self.servers[server] = Population.IDLE
-            self.carry_out(self.admission.opened(server, self.now), declines)
+            self.carry_out(self.decide("opened", server), declines)
 
+    @there_is(Population.OPENING)
     @rule(data=st.data(), retry=st.booleans())
     def open_failed(self, data: st.DataObject, retry: bool) -> None:
         """Without another try whoever waits for the pool is refused before."""
@@ -162,38 +242,43 @@ class AdmissionMachine(RuleBasedStateMachine):
             server.pool.backoff.failed(self.now, 0.5)
         self.carry_out(self.admission.gone(server, self.now))
 
+    @there_is(Population.LEASED)
     @rule(data=st.data(), soon=st.booleans())
     def client_leaves(self, data: st.DataObject, soon: bool) -> None:
         server = self.some(data, Population.LEASED)
         if server is not None:
             self.admission.cleaning(server, self.now, soon)
-            self.leases.pop(server)
+            self._end_lease(server)
             self.servers[server] = Population.CLEANING
             self.settled = self.settled and not self.waiting
 
+    @there_is(Population.CLEANING)
     @rule(data=st.data())
     def cleaned(self, data: st.DataObject) -> None:
         server = self.some(data, Population.CLEANING)
         if server is not None:
             self.servers[server] = Population.IDLE
-            self.carry_out(self.admission.released(server, self.now))
+            self.carry_out(self.decide("released", server))
 
+    @there_is(Population.IDLE, Population.LEASED, Population.CLEANING)
     @rule(data=st.data())
     def close(self, data: st.DataObject) -> None:
         server = self.some(data, Population.IDLE, Population.LEASED, Population.CLEANING)
         if server is not None:
-            self.leases.pop(server, None)
+            self._end_lease(server)
             self.carry_out(self.admission.close(server, Reason.DIRTY, self.now))
             self.settled = False
 
+    @there_is(Population.IDLE, Population.LEASED, Population.CLEANING, Population.CLOSING)
     @rule(data=st.data())
     def gone(self, data: st.DataObject) -> None:
         server = self.some(data, *(p for p in Population if p is not Population.OPENING))
         if server is not None:
             del self.servers[server]
-            self.leases.pop(server, None)
-            self.carry_out(self.admission.gone(server, self.now))
+            self._end_lease(server)
+            self.carry_out(self.decide("gone", server))
 
+    @there_is(Population.LEASED)
     @rule(data=st.data())
     def adopt(self, data: st.DataObject) -> None:
         """A trial has succeeded: its server is granted, and joins the pool at once."""
@@ -201,6 +286,75 @@ class AdmissionMachine(RuleBasedStateMachine):
         if server is not None and server.pool.private:
             self.admission.adopt(server, self.pools["shop"])
             self._give_back(server)
+
+    # -- what becomes of leases --------------------------------------------------------------------
+
+    def lease(self, data: st.DataObject, *, movable: bool) -> Server[int] | None:
+        """One whose session could, or could not, give its server away."""
+        self.now += MOMENT
+        found = [s for s, t in self.leases.items() if (t.holder in self.movable) is movable]
+        found = [server for server in found if not server.pool.private]
+        return data.draw(st.sampled_from(found)) if found else None
+
+    @somebody(movable=False)
+    @rule(data=st.data())
+    def becomes_idle(self, data: st.DataObject) -> None:
+        server = self.lease(data, movable=False)
+        if server is not None:
+            self.movable[self.leases[server].holder] = self.now
+            self.refused.pop(server, None)
+            if self.waiting:
+                self.carry_out(self.decide("idle", server))
+
+    @somebody(movable=True)
+    @rule(data=st.data())
+    def becomes_busy(self, data: st.DataObject) -> None:
+        """Perhaps one that has been asked: it will say that it keeps its server."""
+        server = self.lease(data, movable=True)
+        if server is not None:
+            del self.movable[self.leases[server].holder]
+
+    @some_are_asked
+    @rule(data=st.data(), stubborn=st.booleans())
+    def keeps(self, data: st.DataObject, stubborn: bool) -> None:
+        """Pinned; or, against the rules, as movable as before."""
+        self.now += MOMENT
+        server = data.draw(st.sampled_from(sorted(self.asked, key=lambda server: server.id)))
+        self.asked.discard(server)
+        holder = self.leases[server].holder
+        if stubborn and holder in self.movable:
+            self.refused[server] = self.movable[holder]
+        else:
+            self.movable.pop(holder, None)
+        self.carry_out(self.decide("kept", server))
+
+    @some_are_asked
+    @rule(data=st.data(), declines=st.booleans())
+    def gives_back(self, data: st.DataObject, declines: bool) -> None:
+        """What it was asked for."""
+        self.now += MOMENT
+        server = data.draw(st.sampled_from(sorted(self.asked, key=lambda server: server.id)))
+        self._end_lease(server)
+        self.servers[server] = Population.IDLE
+        self.carry_out(self.decide("released", server), declines)
+
+    @there_is(Population.LEASED)
+    @rule(data=st.data())
+    def retires(self, data: st.DataObject) -> None:
+        server = self.some(data, Population.LEASED)
+        if server is not None:
+            server.retiring = Reason.SERVER_LIFETIME
+            self.settled = False
+
+    @somebody(movable=True)
+    @rule(data=st.data())
+    def parks(self, data: st.DataObject) -> None:
+        """It is asked though nobody waits."""
+        server = self.lease(data, movable=True)
+        if server is not None and server not in self.refused:
+            orders = self.decide("revoke", server)
+            assert bool(orders) is (server not in self.asked)
+            self.carry_out(orders)
 
     @rule(name=st.sampled_from(["shop", "blog"]), least=st.integers(1, 3))
     def top_up(self, name: str, least: int) -> None:
@@ -217,13 +371,13 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule(step=st.sampled_from([0.1, 1.0, 5.0]))
     def time_passes(self, step: float) -> None:
         self.now += step
-        self.carry_out(self.admission.assign(self.now))
+        self.carry_out(self.decide("assign"))
 
     @rule(cap=st.integers(1, 5))
     def reload(self, cap: int) -> None:
         self.most = max(cap, len(self.servers))
         self.admission.cap = cap
-        self.carry_out(self.admission.assign(self.now))
+        self.carry_out(self.decide("assign"))
 
     # -- what must hold ----------------------------------------------------------------------------
 
@@ -244,6 +398,10 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert holders == {server: ticket.holder for server, ticket in self.leases.items()}
 
     @invariant()
+    def both_agree_who_was_asked(self) -> None:
+        assert set(self.admission._asked) == self.asked
+
+    @invariant()
     def rules_count_their_leases(self) -> None:
         """A lease counts until its server is clean; the limit is kept for new ones."""
         for rule_number, limit in RULE_CAPS.items():
@@ -258,43 +416,62 @@ class AdmissionMachine(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_for_nothing(self) -> None:
         """Where something could be done for the queue, something is under way."""
+        if not self.settled:
+            return
+        assert self.admission.assign(self.now) == []
         eligible = self._eligible()
-        idle = [s for s, where in self.servers.items() if where is Population.IDLE]
-        free = self.admission.cap - len(self.servers)
-        if eligible and (free > 0 or (idle and free == 0)):
-            assert any(where in UNDER_WAY for where in self.servers.values())
-        if self.settled:
-            assert self.admission.assign(self.now) == []
-            self._each_has_something_under_way(eligible, free, idle)
-
-    def _each_has_something_under_way(
-        self, eligible: list[Ticket[int]], free: int, idle: list[Server[int]]
-    ) -> None:
         wanted = Counter(ticket.pool for ticket in eligible)
         assert not any(pool[Population.IDLE] for pool in wanted)
-        opening = {pool: len(pool[Population.OPENING]) for pool in wanted}
-        if free > 0:
-            assert all(wanted[pool] <= opening[pool] for pool in wanted)
-        elif idle and free == 0:
-            coming = sum(min(wanted[pool], opening[pool]) for pool in wanted)
-            coming += sum(s.soon for pool in wanted for s in pool[Population.CLEANING])
-            coming += sum(where is Population.CLOSING for where in self.servers.values())
-            assert len(eligible) <= coming
+        free = self.admission.cap - len(self.servers)
+        movable = [s for s, t in self.leases.items() if self._could_move(s, t.holder)]
+        at_hand = {server.pool for server in movable if not server.retiring}
+        for pool in wanted if free > 0 else wanted.keys() & at_hand:
+            assert wanted[pool] <= self._coming(pool) + self._asked_in(pool)
+        if movable or (free == 0 and Population.IDLE in self.servers.values()):
+            coming = sum(min(wanted[pool], self._coming(pool)) for pool in wanted)
+            closing = sum(where is Population.CLOSING for where in self.servers.values())
+            assert len(eligible) <= coming + closing + len(self.asked)
+        for limit in RULE_CAPS.keys() & {self.leases[server].rule for server in movable}:
+            assert self._stopped_by(limit) <= self._coming_back(limit)
+
+    def _could_move(self, server: Server[int], holder: int) -> bool:
+        return (
+            server not in self.asked
+            and holder in self.movable
+            and self.refused.get(server) != self.movable[holder]
+        )
+
+    def _coming(self, pool: Pool[int]) -> int:
+        return len(pool[Population.OPENING]) + sum(s.soon for s in pool[Population.CLEANING])
+
+    def _asked_in(self, pool: Pool[int]) -> int:
+        return sum(server.pool is pool for server in self.asked)
+
+    def _coming_back(self, limit: int) -> int:
+        rules = self.admission._rule_of
+        clean_soon = [s for s in rules if self.servers[s] is Population.CLEANING and s.soon]
+        return sum(rules.get(server) == limit for server in [*self.asked, *clean_soon])
 
     def _eligible(self) -> list[Ticket[int]]:
         """Whom neither a rule nor a pause after failures keeps waiting."""
+        covered: Counter[int | None] = Counter()
         found: list[Ticket[int]] = []
-        covered: Counter[int] = Counter()
         for ticket in self.waiting.values():
-            limit = ticket.rule
-            if limit is not None and self._held(limit) + covered[limit] >= RULE_CAPS[limit]:
+            if self._stopped(ticket, covered):
                 continue
-            if ticket.pool.backoff.until > self.now:
-                continue
-            found.append(ticket)
-            if limit is not None:
-                covered[limit] += 1
+            covered[ticket.rule] += 1
+            if ticket.pool.backoff.until <= self.now:
+                found.append(ticket)
         return found
+
+    def _stopped_by(self, limit: int) -> int:
+        """At least so many wait because of this rule."""
+        covered: Counter[int | None] = Counter()
+        for ticket in self.waiting.values():
+            if ticket.pool.backoff.until <= self.now and not self._stopped(ticket, covered):
+                covered[ticket.rule] += 1
+        waiting = [t for t in self.waiting.values() if t.pool.backoff.until <= self.now]
+        return sum(ticket.rule == limit for ticket in waiting) - covered[limit]
 
     def teardown(self) -> None:
         """When all have left and every server is gone, nothing is left."""
@@ -312,61 +489,5 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert not self.admission._lines
 
 
-class DoorMachine(RuleBasedStateMachine):
-    """limits.max_client_connections: in order, never too many, nobody forgotten."""
-
-    people = Bundle("people")
-
-    @initialize(limit=st.integers(1, 3))
-    def begin(self, limit: int) -> None:
-        self.door: Door[int] = Door(limit)
-        self.inside: set[int] = set()
-        self.outside: list[int] = []
-        self.most = limit
-        self.number = 0
-
-    def let_in(self, admitted: list[int]) -> None:
-        assert admitted == self.outside[: len(admitted)]
-        del self.outside[: len(admitted)]
-        self.inside |= set(admitted)
-
-    @rule(target=people)
-    def enter(self) -> int:
-        self.number += 1
-        if self.door.enter(self.number):
-            assert not self.outside
-            self.inside.add(self.number)
-        else:
-            self.outside.append(self.number)
-        return self.number
-
-    @rule(who=consumes(people))
-    def leave(self, who: int) -> None:
-        self.inside.discard(who)
-        if who in self.outside:
-            self.outside.remove(who)
-        self.let_in(self.door.leave(who))
-
-    @rule(target=people, limit=st.integers(1, 4))
-    def reload(self, limit: int) -> object:
-        self.most = max(limit, len(self.inside))
-        self.door.limit = limit
-        self.let_in(self.door.admit())
-        return multiple()
-
-    @invariant()
-    def both_agree(self) -> None:
-        self.most = max(self.door.limit, min(self.most, len(self.inside)))
-        assert self.door.inside == self.inside
-        assert len(self.door) == len(self.outside)
-        assert len(self.inside) <= self.most
-
-    @invariant()
-    def nobody_waits_before_an_open_door(self) -> None:
-        assert not self.outside or len(self.inside) >= self.door.limit
-
-
 TestAdmission = AdmissionMachine.TestCase
-TestAdmission.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestDoor = DoorMachine.TestCase
-TestDoor.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestAdmission.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
