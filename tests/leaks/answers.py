@@ -18,6 +18,8 @@ And these are not looked at by any script:
 - "cached plan must not change result type" after DDL: another server has no such plan.
 - `pg_temp` while it is empty: PostgreSQL keeps the schema once it has been used, and then misses
   the function in it and not the schema.
+- What stands behind RESET, TO DEFAULT or DISCARD ALL in the same batch of a client that asked for
+  settings at login: the guard can take it from the server's defaults to these only after the batch.
 - currval and lastval where the nextval before them was in another transaction.
 - What is done inside functions, other than DO blocks (`pool.probe: suspicious` does not see it).
 """

@@ -1,6 +1,7 @@
 """Writes scripts: statements by chance, in all the forms in which the protocol carries them."""
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from tests.leaks.script import Leave, Step, client_name
 
 USERS = ("alice", "bob", "chief")
 COMMENTS = ("/* by a tool */ ", "-- a line\n", "/* a /* nested */ one */\n\t", " ;; ")
+RESETS = re.compile(r"(?i)\b(reset|discard|default|time zone local)\b|set names$")
+"""Statements that go back to what the client asked for at login."""
 LEAVES: tuple[Leave, ...] = ("terminate", "terminate", "fin", "rst")
 
 Steps = Sequence[Step]
@@ -38,7 +41,7 @@ class Author:
         self.random = random.Random(f"{seed}:{number}")
         self.name = client_name(number)
         self.status = b"I"
-        self.asks = startup  # for settings, when it logs in
+        self.startup = self._startup(startup)
         # Not everything every time: what comes up often enough in one script meets itself.
         self.chosen = self.random.sample(sorted(topics), self.random.randint(1, len(topics)))
         self.topics = [topics[name] for name in self.chosen]
@@ -100,7 +103,9 @@ class Author:
         if self.chance(0.1):
             text = self.pick(*COMMENTS) + text
         forms = (self._simple, self._extended, self._split, self._together, self._pipelined)
-        form = self.random.choices(forms, (50, 20, 8, 10, 12))[0]
+        # What comes after RESET in the same batch: see answers.py.
+        weights = (50, 20, 0, 0, 0) if self.reserved(text) else (50, 20, 8, 10, 12)
+        form = self.random.choices(forms, weights)[0]
         return form(text)
 
     def _simple(self, text: str) -> Steps:
@@ -149,20 +154,25 @@ class Author:
         """One more statement of this client's topics, as text."""
         [topic] = self.random.choices(self.topics, self.weights)
         act = self.random.choice(topic.acts)(self)
-        if isinstance(act, str) and self.chance(0.6):
+        if isinstance(act, str) and not self.reserved(act) and self.chance(0.6):
             return act
-        return self.look(topic)
+        look = self.look(topic)
+        return "select 1" if self.reserved(look) else look
+
+    def reserved(self, text: str) -> bool:
+        """Whether it must stand alone: a RESET by a client that asked for settings at login."""
+        return len(self.startup) > 1 and RESETS.search(text) is not None
 
     def look(self, topic: Topic) -> str:
         return self.random.choice(topic.looks).replace("{me}", self.name)
 
     # Logging in
 
-    def startup(self) -> dict[str, str]:
+    def _startup(self, asks: bool) -> dict[str, str]:
         """Many clients ask for settings at once."""
         chosen = {"user": self.pick(*USERS)}
         for name, values in STARTUP.items():
-            if self.asks and self.chance(0.15):
+            if asks and self.chance(0.15):
                 chosen[name] = self.pick(*values)
         return chosen
 

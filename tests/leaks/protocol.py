@@ -34,12 +34,16 @@ STATEMENTS = ("s_1", "s_2", "_pg3_0", "")
 PORTALS = ("", "", "", "portal_a")
 
 
+def some_text(author: Author) -> tuple[str, tuple[str | None, ...]]:
+    return author.random.choice([pair for pair in TEXTS if not author.reserved(pair[0])])
+
+
 def _one(author: Author) -> list[Frame]:
     values = author.bound
     name = author.pick(*STATEMENTS)
     kind = author.pick("parse", "run", "run", "run", "close", "describe", "portal")
     if kind == "parse":
-        text, values[name] = author.random.choice(TEXTS)
+        text, values[name] = some_text(author)
         again = [frames.close("S", name)] if author.chance(0.4) else []
         return [*again, frames.parse(name, text)]
     if kind == "close":
@@ -74,7 +78,7 @@ def batch(author: Author) -> Steps:
 def parse_and_run_later(author: Author) -> Steps:
     """In three batches, with moments in between at which the server may be another."""
     name = author.pick(*STATEMENTS)
-    text, author.bound[name] = author.random.choice(TEXTS)
+    text, author.bound[name] = some_text(author)
     ran = (frames.bind("", name, author.bound[name]), frames.execute(""), SYNC)
     return [
         Step((frames.close("S", name), frames.parse(name, text), SYNC)),

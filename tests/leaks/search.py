@@ -58,7 +58,7 @@ def do(speaker: Speaker, step: Step) -> Said:
 
 def write(place: Place, author: Author) -> tuple[Script, list[Said]]:
     """Write a script while carrying it out on PostgreSQL itself; what it said to each step."""
-    startup, steps = author.startup(), list[Step]()
+    startup, steps = author.startup, list[Step]()
     with Speaker(place, 10) as speaker:
         said = [enter(speaker, startup, REFERENCE)]
         while not speaker.ended:

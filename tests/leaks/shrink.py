@@ -26,6 +26,7 @@ ODD = (
     "set search_path to tenant3; set app.tenant to 'thief'; set app.person to 'thief'",
     "set bytea_output to escape; set statement_timeout to '66min'; set lock_timeout to '66min'",
     "set default_transaction_isolation to serializable; set extra_float_digits to -5",
+    "set session authorization default; set role role_b",
 )
 NAMES = ("s_1", "s_2", "_pg3_0", "")
 TRIES = 3

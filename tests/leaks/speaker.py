@@ -34,12 +34,12 @@ class Speaker(Raw):
         self.send(startup(196608, **parameters, database=database))
         seen: list[Message] = []
         while True:
-            kind, body = self.read()
+            kind, body = self._next()
             if (kind, body) == (b"R", b"\0\0\0\3"):
                 secret = PASSWORDS[parameters["user"]]
                 self.send(message(b"p", secret.encode() + b"\0"))
             seen.append((kind, body))
-            if kind in (b"Z", b"E", b""):
+            if kind in (b"Z", b"E", *SILENCE):
                 self.ended = kind != b"Z"
                 self.status = body
                 return seen
