@@ -190,7 +190,7 @@ class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     ] = seconds("5s")
     # PgBouncer's default.
     max_prepared_statements: Annotated[
-        int, Meta(ge=0, description="named prepared statements kept on each server")
+        Cap, Meta(description="named prepared statements kept on each server")
     ] = 200
     # The text of a statement tells what it may have left behind; only then PostgreSQL is asked.
     probe: Annotated[

@@ -35,7 +35,7 @@ def reading(key: str, raw: object) -> tuple[Any, list[str]]:
         ("timeouts.idle_session_timeout", "1h", 3600.0),
         ("overrides", None, ()),
         ("pool.park_after", "0", 0.0),
-        ("pool.max_prepared_statements", "0", 0),
+        ("pool.max_prepared_statements", "1", 1),
         ("pool.suspect_functions", None, ()),
         ("pool.suspect_functions", ["lock_all", "shop.Tenant$1"], ("lock_all", "shop.Tenant$1")),
         ("pool.suspect_functions", "lock_all, shop.tenant", ("lock_all", "shop.tenant")),

@@ -20,14 +20,16 @@ from twisted.python.failure import Failure
 from guardproxy.errors import GuardError, LoginTimeout, ProtocolViolation, Reason
 from guardproxy.net.streams import StreamTransport, Timer
 from guardproxy.session import login
+from guardproxy.session.belongings import Pin
 from guardproxy.session.login import Admitted, CancelKey, Request
+from guardproxy.session.pins import PinReason
 from guardproxy.session.session import Session
 from guardproxy.session.states import State
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, header
 
 if TYPE_CHECKING:
-    from guardproxy.net.pooler import ClientTicket, Pooler
+    from guardproxy.net.pooler import ClientPool, ClientTicket, Pooler
     from guardproxy.net.server import ServerLink
     from guardproxy.pool.door import Door
     from guardproxy.settings import SessionLimits
@@ -52,6 +54,7 @@ class ClientLink(TwistedProtocol):
         self.server: ServerLink | None = None
         self.request: Request | None = None
         self.limits: SessionLimits | None = None
+        self.pool: ClientPool | None = None  # where its servers come from, once it is logged in
         self.ticket: ClientTicket | None = None
         self.ended: Reason | None = None
         self.cancel_key = b""
@@ -60,7 +63,9 @@ class ClientLink(TwistedProtocol):
         self.opened_at = 0.0
         self.notified = False  # of the present wait
         self.paused = False  # while it waits: its backlog is full
-        self.wait_timer: Timer | None = None
+        self.wait_timer: Timer | None = None  # perhaps of an earlier wait: it looks when it fires
+        self.wait_due = 0.0  # when it fires
+        self.told_pins: dict[PinReason, Pin] = {}  # those the log knows of
         self.doors: list[Door[ClientLink]] = []
         self.at_the_door: Deferred[None] | None = None
         self._login: Any = None
@@ -270,13 +275,24 @@ class ClientLink(TwistedProtocol):
         if ahead:
             self.dataReceived(ahead)
 
-    def stop_waiting(self) -> None:
-        """The wait for a server is over, one way or the other."""
-        if self.wait_timer is not None:
-            self.wait_timer.cancel()
-            self.wait_timer = None
-
     # -- as a holder of tickets -------------------------------------------------------------------
+
+    @property
+    def movable(self) -> bool:
+        """Whether another could have its server. Not while a cancel of its own is on the way."""
+        session, server = self.session, self.server
+        return (
+            server is not None
+            and session is not None
+            and session.movable
+            and not server.being_cancelled
+            and self.ended is None
+        )
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it could give its server away; None if it could not."""
+        return self.session.since if self.movable else None  # type: ignore[union-attr]
 
     def offered(self, server: ServerLink) -> bool:
         """A server for this client's ticket; False if it does not want it any more."""
@@ -317,6 +333,9 @@ class ClientLink(TwistedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.wait_timer is not None:
+            self.wait_timer.cancel()
+            self.wait_timer = None
         if self._pending is not None:
             self._pending.cancel()
         self.pooler.departure.client_over(self, reason, why, polite)

@@ -32,7 +32,6 @@ class Departure:
 
     def client_over(self, client: ClientLink, reason: Reason, why: str, polite: bool) -> None:
         """Everything a client held is given back."""
-        client.stop_waiting()
         self.pooler.cancels.forget(client)
         self.pooler.totals.endings[reason] += 1
         if client.request is not None:

@@ -14,10 +14,14 @@ from guardproxy.net.people import describe, who
 from guardproxy.pool.door import Door
 from guardproxy.pool.pool import Pool
 from guardproxy.session import conversations, login
+from guardproxy.session.belongings import Rules
 from guardproxy.session.login import Admitted, House, Request
 from guardproxy.session.passthrough import Passthrough
+from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Session
 from guardproxy.session.states import Event
+from guardproxy.session.suspicion import Scan
+from guardproxy.settings import Pool as PoolSettings
 from guardproxy.settings import Settings
 from guardproxy.wire import messages
 
@@ -35,6 +39,7 @@ class Entrance:
         self.door: Door[ClientLink] = Door(pooler.settings.limits.max_client_connections)
         self._rule_doors: dict[int, Door[ClientLink]] = {}
         self._houses: dict[bool, House] = {}
+        self._rules = _rules(pooler.settings.pool)
 
     @property
     def settings(self) -> Settings:
@@ -111,6 +116,7 @@ class Entrance:
         """New limits at the doors."""
         self.logins.forget_verifiers()
         self._houses.clear()
+        self._rules = _rules(settings.pool)
         self.door.limit = settings.limits.max_client_connections
         for rule, door in self._rule_doors.items():
             overrides = settings.overrides[rule : rule + 1]
@@ -152,9 +158,15 @@ class Entrance:
     def _begin(self, client: ClientLink, request: Request, known: dict[str, str]) -> None:
         if client.ended is not None:
             return
-        session = Session(request.parameters, self.pooler.now())
+        now, parameters = self.pooler.now(), request.parameters
+        session: Session
+        if self.settings.pool.mode == "transaction":
+            session = Roaming(parameters, known, now, self._rules)
+        else:
+            session = Session(parameters, now)
+        client.pool = self.logins.of(request).pool
         session.application_name = known.get("application_name", "")
-        session.enter(Event.LOGGED_IN, self.pooler.now())
+        session.enter(Event.LOGGED_IN, now)
         key = self.pooler.cancels.new_key(client)
         self._logged_in(client)
         welcome = _welcome(tuple(known.items())) + messages.backend_key_data(key)
@@ -174,6 +186,10 @@ class Entrance:
     def _logged_in(self, client: ClientLink) -> None:
         self.pooler.totals.logins += 1
         self.pooler.log.info("client_login", partial(describe, client, self.pooler.now()))
+
+
+def _rules(pool: PoolSettings) -> Rules:
+    return Rules(Scan(pool.suspect_functions), pool.probe, pool.max_prepared_statements)
 
 
 @lru_cache(maxsize=256)

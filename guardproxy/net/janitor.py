@@ -10,6 +10,7 @@ import select
 from typing import TYPE_CHECKING
 
 from guardproxy.errors import IdleInTransactionTimeout, IdleSessionTimeout, Reason
+from guardproxy.net.people import tell_pins
 from guardproxy.pool.pool import Population
 from guardproxy.session.states import State
 from guardproxy.wire import messages
@@ -33,11 +34,16 @@ def interval(shortest: float) -> float:
 def sweep(pooler: Pooler) -> None:
     """One look at every client and every idle server."""
     now = pooler.now()
+    roaming = pooler.settings.pool.mode == "transaction"
     for client in list(pooler.clients.values()):
         if client.session is not None and client.ended is None:
             _look_at_client(pooler, client, now)
+            if roaming:
+                tell_pins(pooler, client)
+                _look_at_lease(pooler, client, now)
     for account in list(pooler.entrance.logins.accounts.values()):
         _look_at_servers(pooler, list(account.pool[Population.IDLE]), now)
+        _look_at_leased(pooler, list(account.pool[Population.LEASED]), now)
     pooler.top_up()
     pooler.entrance.logins.drop_unused(pooler.names_in_use())
 
@@ -61,6 +67,13 @@ def _look_at_client(pooler: Pooler, client: ClientLink, now: float) -> None:
             client.end(_too_long_in_transaction(lasted, limit))
     elif session.state is State.WAITING:
         _look_at_waiter(pooler, client, lasted)
+
+
+def _look_at_lease(pooler: Pooler, client: ClientLink, now: float) -> None:
+    """Who is idle for some time gives its server back, though nobody waits."""
+    park_after, since = pooler.settings.pool.park_after, client.idle_since
+    if park_after and since is not None and now - since >= park_after and client.server:
+        pooler.revoke(client.server.server)
 
 
 def _look_at_waiter(pooler: Pooler, client: ClientLink, lasted: float) -> None:
@@ -104,6 +117,14 @@ def _look_at_servers(pooler: Pooler, idle: list[ServerRecord], now: float) -> No
             continue
         left -= 1
         pooler.close_server(pooler.links[server], reason)
+
+
+def _look_at_leased(pooler: Pooler, leased: list[ServerRecord], now: float) -> None:
+    """What is old is closed as soon as its client can do without."""
+    lifetime = pooler.settings.pool.server_lifetime
+    for server in leased:
+        if lifetime and now - server.opened_at >= lifetime:
+            pooler.retire(pooler.links[server], Reason.SERVER_LIFETIME)
 
 
 def idle_limit(client: ClientLink) -> float:

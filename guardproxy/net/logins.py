@@ -62,6 +62,11 @@ class Errand:
         self._use = use
         self._ticket: Ticket[Any] = Ticket(self, pool, pooler.now(), rule)
 
+    @property
+    def idle_since(self) -> None:
+        """What it is about is never finished while it has a server."""
+        return
+
     def start(self) -> None:
         self._pooler.ask(self._ticket)
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from guardproxy.errors import GuardError, QueryWaitTimeout, UpstreamUnavailable
+from guardproxy.session.belongings import Pin
+from guardproxy.session.pins import PinReason
+from guardproxy.session.roaming import Roaming
+from guardproxy.session.session import Session
 from guardproxy.session.statement import redact
+from guardproxy.session.states import State
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
@@ -38,7 +46,32 @@ def describe(client: ClientLink, now: float, ending: bool = False) -> dict[str, 
         fields |= {"state": str(session.state), "idle": now - session.since}
         fields |= {"queries": session.queries, "waited": session.wait_time}
         fields["last_statement"] = redact(session.last_request)
+        if pins_of(session):
+            fields["pinned"] = " ".join(pins_of(session))
     return fields
+
+
+def pins_of(session: Session | None) -> Mapping[PinReason, Pin]:
+    """Why a session keeps its server."""
+    return session.pins if isinstance(session, Roaming) else {}
+
+
+def tell_pins(pooler: Pooler, client: ClientLink) -> None:
+    """Say in the log what pins this client since the last look, and what does no longer."""
+    known, found = client.told_pins, pins_of(client.session)
+    if not known and not found:
+        return
+    about = partial(describe, client, pooler.now())
+    for reason, pin in found.items():
+        if known.get(reason) != pin:
+            pooler.log.info("pinned", about, pin=reason.value, statement=pin.statement)
+    for reason, pin in known.items():
+        if found.get(reason) != pin:
+            lasted = pooler.now() - pin.since
+            pooler.log.info(
+                "unpinned", about, pin=reason.value, statement=pin.statement, lasted=lasted
+            )
+    client.told_pins = dict(found)
 
 
 def wait_error(pooler: Pooler, client: ClientLink, waited: float) -> GuardError:
@@ -73,14 +106,35 @@ def _who_holds(pooler: Pooler, failure: GuardError | None) -> str:
     if failure is not None:
         return f"{waiting} PostgreSQL itself says: {failure.message}."
     longest = sorted(held, key=lambda c: c.session.since if c.session else 0.0)[:3]
-    return " ".join([waiting, *(_holder(client, pooler.now()) for client in longest)])
+    holders = [_holder(client, pooler.now(), client is longest[0]) for client in longest]
+    return " ".join([waiting, *_what_they_do(held), *holders])
 
 
-def _holder(client: ClientLink, now: float) -> str:
+def _what_they_do(held: list[ClientLink]) -> list[str]:
+    """How many servers nobody else can have, and why."""
+    reasons: Counter[str] = Counter()
+    pinned = in_transaction = 0
+    for client in held:
+        pins = pins_of(client.session)
+        pinned += bool(pins)
+        in_transaction += client.state in (State.IN_TRANSACTION, State.FAILED)
+        reasons.update(pins)
+    said = []
+    if pinned:
+        why = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        said.append(f"Pinned: {pinned} ({why}).")
+    if in_transaction:
+        said.append(f"Idle in a transaction: {in_transaction}.")
+    return said
+
+
+def _holder(client: ClientLink, now: float, with_statement: bool) -> str:
     session = client.session
     user, database, _, _ = who(client)
     if session is None:
         return ""
     name = f" ({session.application_name})" if session.application_name else ""
     since = now - session.since
-    return f"{user}@{database}{name} {session.state} {since:.0f} s."
+    said = f"{user}@{database}{name} {session.state} {since:.0f} s"
+    last = redact(session.last_request) if with_statement else ""
+    return f"{said}, last statement: {last}." if last else f"{said}."

@@ -1,7 +1,8 @@
 """Net: where clients, servers and the pure core meet; it carries out orders and decides nothing.
 
 Clients come in by `entrance`, get servers here, and leave by `departure`. What a session wants
-arrives as commands, what admission decides as orders; both are carried out in sequence.
+arrives as commands, what admission decides as orders; both are carried out in sequence. Where
+clients outnumber servers, a server changes hands for every transaction: HOT.
 """
 
 from __future__ import annotations
@@ -21,24 +22,30 @@ from guardproxy.net.departure import Departure
 from guardproxy.net.entrance import Entrance
 from guardproxy.net.log import Log
 from guardproxy.net.opening import Opener
-from guardproxy.net.people import wait_error
+from guardproxy.net.people import tell_pins, wait_error
 from guardproxy.net.server import ServerLink
 from guardproxy.net.streams import Clock
 from guardproxy.net.upstream import Upstream
-from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Ticket
+from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
 from guardproxy.session.conversations import Credential
 from guardproxy.session.login import Request
-from guardproxy.session.session import Command, Evacuate
+from guardproxy.session.session import Command, Evacuate, Session
 from guardproxy.settings import SessionLimits, Settings
 from guardproxy.stats import Census, Totals
 
 TERMINATE_TIMEOUT = 5.0
 """Seconds PostgreSQL gets to close after Terminate."""
 
+# An enum's members are slow to look up (CPython 3.11).
+_WANT_SERVER, _RELEASE = Command.WANT_SERVER, Command.RELEASE
+
 
 class Holder(Protocol):
     """Who can hold a ticket: a client, or a login's errand."""
+
+    @property
+    def idle_since(self) -> float | None: ...
 
     def offered(self, link: ServerLink) -> bool: ...
 
@@ -73,7 +80,10 @@ class Pooler:
         self.client_tls = tls.for_clients(settings.listen.tls)
         pool = settings.pool
         self.admission: Admission[Holder] = Admission(
-            pool.max_server_connections, pool.max_waiting, rule_caps(settings)
+            pool.max_server_connections,
+            pool.max_waiting,
+            rule_caps(settings),
+            _idle_since if pool.mode == "transaction" else None,
         )
         self.entrance = Entrance(self)
         self.departure = Departure(self)
@@ -112,22 +122,32 @@ class Pooler:
         assert session is not None
         while session.commands:
             command = session.commands.pop(0)
-            if isinstance(command, Evacuate):
+            if command is _WANT_SERVER:
+                self.want_server(client, client.pool)  # type: ignore[arg-type]
+            elif command is _RELEASE:
+                self._released(client)
+            elif isinstance(command, Evacuate):
                 self.evacuate(command.database)
-            elif command is Command.WANT_SERVER:
-                self.want_server(client, self.entrance.logins.of(client.request).pool)  # type: ignore[arg-type]
-            elif command is Command.PAUSE_CLIENT:
-                client.paused = True
-                client.transport.pauseProducing()
-            elif command is Command.LEAVE:
-                client.close(Reason.CLIENT_LEFT)
-            elif command is Command.EXPIRE:
-                client.end(janitor.idle_too_long(client, self.now()))
-            elif command is Command.TELL_SERVER:
-                client.server.transport.write(session.for_server)  # type: ignore[union-attr]
-            elif command is Command.KEY_LEARNED:
-                self.cancels.register(client, session.cancel_key)
-                client.server.cancel_key = session.cancel_key  # type: ignore[union-attr]
+            else:
+                self._obey_seldom(client, session, command)
+
+    def _obey_seldom(self, client: ClientLink, session: Session, command: Command) -> None:
+        if command is Command.KEEP:
+            self._kept(client)
+        elif command is Command.LOST:
+            self._goodbye(client)
+        elif command is Command.PAUSE_CLIENT:
+            client.paused = True
+            client.transport.pauseProducing()
+        elif command is Command.LEAVE:
+            client.close(Reason.CLIENT_LEFT)
+        elif command is Command.EXPIRE:
+            client.end(janitor.idle_too_long(client, self.now()))
+        elif command is Command.TELL_SERVER:
+            client.server.transport.write(session.for_server)  # type: ignore[union-attr]
+        elif command is Command.KEY_LEARNED:
+            self.cancels.register(client, session.cancel_key)
+            client.server.cancel_key = session.cancel_key  # type: ignore[union-attr]
 
     def want_server(self, client: ClientLink, pool: ClientPool) -> None:
         client.ticket = ticket = Ticket(client, pool, self.now(), client.rule)
@@ -139,25 +159,42 @@ class Pooler:
             client.end(error)
             return
         if client.ticket is ticket and client.limits is not None:
-            timeout = client.limits.query_wait_timeout
-            client.wait_timer = self.clock.callLater(
-                timeout, self.waited_too_long, client, self.now()
-            )
+            self._watch_wait(client, ticket.since + client.limits.query_wait_timeout)
+
+    def _watch_wait(self, client: ClientLink, due: float) -> None:
+        """Look again then. A timer for each wait is too dear, so the one that is set stays."""
+        if client.wait_timer is not None:
+            if client.wait_due <= due:
+                return
+            client.wait_timer.cancel()
+        client.wait_due = due
+        client.wait_timer = self.clock.callLater(due - self.now(), self._wait_looked_at, client)
+
+    def _wait_looked_at(self, client: ClientLink) -> None:
+        client.wait_timer = None
+        ticket, limits = client.ticket, client.limits
+        if ticket is None or limits is None or client.ended is not None:
+            return
+        due = ticket.since + limits.query_wait_timeout
+        if due <= client.wait_due:
+            self.waited_too_long(client, ticket.since)
+        else:
+            self._watch_wait(client, due)
 
     def lend(self, client: ClientLink, link: ServerLink) -> bool:
         """The client gets this server."""
         session = client.session
         assert session is not None
         client.ticket = None
-        client.stop_waiting()
         try:
             request = session.lease(link.backend, self.now())
         except GuardError as error:  # in what it said while it waited
             client.end(error)
             return False
         link.lend(client, session)
-        client.paused = False
-        client.transport.resumeProducing()
+        if client.paused:
+            client.paused = False
+            client.transport.resumeProducing()
         if request and client.ended is None:
             link.transport.write(request)
         if session.commands and client.ended is None:
@@ -166,8 +203,48 @@ class Pooler:
 
     def waited_too_long(self, client: ClientLink, since: float) -> None:
         if client.ended is None:
-            client.wait_timer = None
             client.end(wait_error(self, client, self.now() - since))
+
+    # -- giving back ------------------------------------------------------------------------------
+
+    def revoke(self, server: ServerRecord) -> None:
+        """Ask for it though nobody waits, if its session can give it away."""
+        self.carry_out(self.admission.revoke(server, self.now()))
+
+    def _revoke(self, link: ServerLink) -> None:
+        client, session = link.client, link.session
+        if client is None or session is None:
+            return  # it has left meanwhile, and its server is being cleaned
+        if not client.movable:
+            self._orders.extend(self.admission.kept(link.server, self.now()))
+            return
+        request = session.revoke(self.now())  # type: ignore[attr-defined]
+        if request:
+            link.transport.write(request)
+        if session.commands:
+            self.obey(client)
+
+    def _released(self, client: ClientLink) -> None:
+        """Parked: its server is for anybody."""
+        link = client.server
+        assert link is not None
+        link.take_back()
+        if client.told_pins:
+            tell_pins(self, client)
+        self.carry_out(self.admission.released(link.server, self.now()))
+
+    def _kept(self, client: ClientLink) -> None:
+        """It cannot part with its server, or not now."""
+        tell_pins(self, client)
+        if client.server is not None:
+            self.carry_out(self.admission.kept(client.server.server, self.now()))
+
+    def _goodbye(self, client: ClientLink) -> None:
+        """PostgreSQL ends the server of an idle session, which can do without."""
+        link = client.server
+        assert link is not None
+        link.take_back()
+        self.close_server(link, Reason.CLOSED_BY_SERVER)
 
     # -- the queue --------------------------------------------------------------------------------
 
@@ -195,6 +272,8 @@ class Pooler:
             case Grant(ticket, server):
                 if not ticket.holder.offered(self.links[server]):
                     self._orders.extend(self.admission.released(server, self.now()))
+            case Revoke(server):
+                self._revoke(self.links[server])
             case Open(server):
                 self.opener.open(server)
             case Close(server, reason):
@@ -232,7 +311,9 @@ class Pooler:
             self.log.warning("server_lost", server=server.id, pool=str(server.pool.name))
         if client is not None and session is not None:
             link.take_back()
-            if session.farewell:  # PostgreSQL has said why
+            if session.lose_server(self.now()):
+                pass  # the next will do as well
+            elif session.farewell:  # PostgreSQL has said why
                 client.close(Reason.SERVER_LOST, "PostgreSQL ended the session")
             else:
                 if session.owed:  # perhaps only the link is lost, and the query runs on
@@ -255,14 +336,26 @@ class Pooler:
             client.end(error)
 
     def evacuate(self, database: str) -> None:
-        """Nobody of ours may sit in this database while it is dropped, renamed or copied."""
+        """Nobody of ours may sit in this database while it is dropped, renamed or copied.
+
+        But for those who work there, of whom PostgreSQL must complain.
+        """
         for link in list(self.links.values()):
             server = link.server
-            if server.pool.name.database == database and server.holder is None:
-                if server.population is Population.IDLE:
-                    self.close_server(link, Reason.DATABASE_DROPPED)
-                else:
-                    server.retiring = Reason.DATABASE_DROPPED
+            if server.pool.name.database == database and (
+                server.holder is None or server.holder.idle_since is not None
+            ):
+                self.retire(link, Reason.DATABASE_DROPPED)
+
+    def retire(self, link: ServerLink, reason: Reason) -> None:
+        """It is to be closed: now if it is idle, else as soon as it is free."""
+        server = link.server
+        if server.population is Population.IDLE:
+            self.close_server(link, reason)
+            return
+        server.retiring = server.retiring or reason
+        if server.population is Population.LEASED:
+            self.revoke(server)
 
     def top_up(self) -> None:
         """Keep pool.min_server_connections open in each pool that has been used."""
@@ -292,6 +385,10 @@ class Pooler:
                 client.limits = self.limits_of(client, client.request)
         self.entrance.take(settings)
         self.carry_out(self.admission.assign(self.now()))
+
+
+def _idle_since(holder: Holder) -> float | None:
+    return holder.idle_since
 
 
 def rule_caps(settings: Settings) -> dict[int, int]:

@@ -33,6 +33,7 @@ class ServerLink(Caller):
 
     def __init__(self, pooler: Pooler, server: ServerRecord) -> None:
         self.pooler = pooler
+        self.admission = pooler.admission
         self.server = server
         self.backend = Backend({})
         self.client: ClientLink | None = None
@@ -57,8 +58,9 @@ class ServerLink(Caller):
             self._unleased(data)
             return
         client = self.client
+        now = monotonic()
         try:
-            reply = session.server_sent(data, monotonic())
+            reply = session.server_sent(data, now)
         except GuardError as error:
             self.pooler.server_misbehaved(self, error)
             return
@@ -66,6 +68,8 @@ class ServerLink(Caller):
             client.transport.write(reply)  # type: ignore[union-attr]
         if session.commands:
             self.pooler.obey(client)  # type: ignore[arg-type]
+        elif self.admission.waiting and session.movable and not self._cancels:
+            self.pooler.carry_out(self.admission.idle(self.server, now))
 
     def lend(self, client: ClientLink, session: Session) -> None:
         """From now on bytes are the client's."""
@@ -88,7 +92,6 @@ class ServerLink(Caller):
         client.server = None
         client.transport.unregisterProducer()
         self.transport.unregisterProducer()
-        self.transport.resumeProducing()
 
     # -- conversations of ours --------------------------------------------------------------------
 
@@ -166,14 +169,23 @@ class ServerLink(Caller):
 
     # -- cancels ----------------------------------------------------------------------------------
 
+    @property
+    def being_cancelled(self) -> bool:
+        """A cancel is on its way, and would hit whoever has this server then."""
+        return self._cancels > 0
+
     def cancel_sent(self) -> None:
         self._cancels += 1
 
     def cancel_done(self) -> None:
         self._cancels -= 1
-        if not self._cancels and self._uncancelled is not None:
+        if self._cancels:
+            return
+        if self._uncancelled is not None:
             waiting, self._uncancelled = self._uncancelled, None
             waiting.callback(None)
+        elif self.admission.waiting and self.session is not None and self.session.movable:
+            self.pooler.carry_out(self.admission.idle(self.server, monotonic()))
 
     def uncancelled(self) -> Deferred[None]:
         """Fires when no cancel is on its way any more: until then it could hit the next client."""

@@ -83,6 +83,7 @@ class GuardService(Service):
             pool.server_idle_timeout,
             pool.server_lifetime,
             pool.query_wait_notify,
+            pool.park_after if pool.mode == "transaction" else 0.0,
         ]
         for override in self.settings.overrides:
             limits.append(override.idle_session_timeout or 0.0)
@@ -117,10 +118,7 @@ class GuardService(Service):
 
     def _leave_old_servers(self) -> None:
         for link in list(self.pooler.links.values()):
-            if link.server.population is Population.IDLE:
-                self.pooler.close_server(link, Reason.RECONFIGURED)
-            else:
-                link.server.retiring = Reason.RECONFIGURED
+            self.pooler.retire(link, Reason.RECONFIGURED)
 
     # -- stop -------------------------------------------------------------------------------------
 

@@ -84,13 +84,14 @@ def run(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
 class StreamTransport:
     """A loop's transport with Twisted's names. `write` is the loop's own bound method."""
 
-    __slots__ = ("_adapter", "_producer", "_stream", "write")
+    __slots__ = ("_adapter", "_producer", "_stream", "full", "write")
 
     write: Callable[[bytes], None]
 
     def __init__(self, adapter: _Adapter, stream: asyncio.Transport) -> None:
         self._adapter = adapter
         self._producer: Producer | None = None
+        self.full = False  # the far side cannot take more just now
         self._use(stream)
 
     def _use(self, stream: asyncio.Transport) -> None:
@@ -135,9 +136,14 @@ class StreamTransport:
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
         self._producer = producer
+        if self.full:
+            producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
-        self._producer = None
+        """What was paused on our account may go on."""
+        producer, self._producer = self._producer, None
+        if self.full and producer is not None:
+            producer.resumeProducing()
 
     def pauseProducing(self) -> None:
         if not self._stream.is_closing():
@@ -151,10 +157,12 @@ class StreamTransport:
         self.loseConnection()
 
     def writing_paused(self) -> None:
+        self.full = True
         if self._producer is not None:
             self._producer.pauseProducing()
 
     def writing_resumed(self) -> None:
+        self.full = False
         if self._producer is not None:
             self._producer.resumeProducing()
 

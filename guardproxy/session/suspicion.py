@@ -31,7 +31,7 @@ from guardproxy.session.verbs import HARMLESS, Findings, by_verb, search
 # Statements that name functions without calling them.
 _NAMING = frozenset(("comment", "drop", "grant", "revoke"))
 _CALLS = ("set_config", "set_limit", "setseed", "currval", "lastval", "advisory")
-_MARKS = [*_CALLS[:-1], rf"pg_(?:try_)?advisory_{IN_WORD}*+"]
+_MARKS = [*_CALLS[:-1], r"pg_(?:try_)?advisory_(?:un)?lock(?:_shared|_all)?"]
 _MARKS += ["create", "execute", "into", "pg_settings"]
 _MOST_STEPS = 10_000
 """Statements and marks in one text; more take too long to be read in a proxy."""
@@ -44,8 +44,7 @@ _USUAL |= {"savepo", "releas", "values", "fetch ", "merge ", "begin;", "begin "}
 _FRONT = re.compile(
     rf"""(?: [ \t\n\r\f\v]++ | {COMMENT} )*+
     (?= (?: {"|".join(sorted(HARMLESS - {"explain"}))} ) (?!{IN_WORD})
-      | set [ \t\n\r\f\v]++ (?: (?:constraints|transaction) [ \t\n\r\f\v]
-                              | local [ \t\n\r\f\v]++ [a-z"] )
+      | set [ \t\n\r\f\v]++ (?: constraints | local | transaction ) [ \t\n\r\f\v]++ [a-z"]
     )""",
     re.VERBOSE | re.DOTALL,
 )
@@ -195,7 +194,7 @@ def _call(function: str, reader: Reader, found: Findings) -> None:
         found.pins.add(PinReason.SETSEED)
     elif function in ("currval", "lastval"):
         found.pins.add(PinReason.SEQUENCE)
-    elif "_advisory_" in function and "_xact_" not in function:
+    else:
         found.suspicion |= Suspicion.LOCKS
 
 

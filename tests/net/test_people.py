@@ -21,7 +21,8 @@ def test_who_waited_too_long_hears_who_holds_the_servers(stages: Stages) -> None
     assert client.ended is Reason.QUERY_WAIT_TIMEOUT
     assert said["M"].startswith("query_wait_timeout: no server was free for 20")
     assert "1 clients wait for 1 servers." in said["D"]
-    assert "django@shop (report) idle in transaction 20 s." in said["D"]
+    assert "Idle in a transaction: 1." in said["D"]
+    assert "(report) idle in transaction 20 s, last statement: BEGIN." in said["D"]
     assert "pool.max_server_connections" in said["H"]
 
 

@@ -22,6 +22,7 @@ class Wire:
         self.peer = peer
         self.out = bytearray()  # written by the link, not read by the other side yet
         self.producer: Any = None
+        self.full = False
         self.reading = True
         self.closing = False  # the link wants to end it
         self.half_closed = False
@@ -55,9 +56,13 @@ class Wire:
         assert self.producer is None, "somebody is registered already"
         assert streaming
         self.producer = producer
+        if self.full:
+            self.producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
-        self.producer = None
+        producer, self.producer = self.producer, None
+        if self.full and producer is not None:
+            producer.resumeProducing()
 
     def pauseProducing(self) -> None:
         self.reading = False
@@ -85,6 +90,14 @@ class Wire:
         """The other side says something."""
         assert not self.lost
         self.protocol.dataReceived(data)
+
+    def fill(self, full: bool = True) -> None:
+        """The other side does not read; or it does again."""
+        self.full = full
+        if self.producer is not None and full:
+            self.producer.pauseProducing()
+        elif self.producer is not None:
+            self.producer.resumeProducing()
 
     def cut(self) -> None:
         """The connection ends, whoever ended it."""

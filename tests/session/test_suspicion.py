@@ -134,6 +134,7 @@ FOUND = [
     ("SELECT currval('s'), lastval()", SEQUENCE),
     ("SELECT currval(pg_get_serial_sequence('\"t\"','id'))", SEQUENCE),
     ('SELECT "lastval" ()', SEQUENCE),
+    ('SELECT "lastval"()', SEQUENCE),
     ("SELECT pg_advisory_lock(1)", LOCKS),
     ("SELECT pg_try_advisory_lock(1, 2)", LOCKS),
     ("SELECT pg_catalog.PG_ADVISORY_LOCK_SHARED (1)", LOCKS),
@@ -270,6 +271,8 @@ _verbs = st.sampled_from([verb.strip() for verb in _VERBS.split("|")])
 
 @given(_verbs, st.lists(_atoms, max_size=8))
 @example("SELECT", [("currval", "  "), ("(", "")])
+@example("SET TRANSACTION", [(".", ""), ("a", "")])
+@example("SET LOCAL", [(".", ""), ("a", "")])
 def test_what_a_glance_is_content_with_is_nothing(verb: str, atoms: list[tuple[str, str]]) -> None:
     text = (verb + " " + "".join(atom + gap for atom, gap in atoms)).encode()
     assert glance(text) or SCAN.examine(text) == NOTHING
@@ -282,6 +285,16 @@ def test_what_a_glance_is_content_with_is_nothing(verb: str, atoms: list[tuple[s
 def test_nothing_raises(text: bytes) -> None:
     assert glance(text) in (True, False)
     assert isinstance(SCAN.examine(text), Finding)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["SELECT " + "currval(1), " * 20_000 + "1", "SELECT 1;" * 20_000, "SET " + "a." * 20_000 + "b"],
+)
+def test_what_takes_too_long_to_be_read_is_only_searched(text: str) -> None:
+    found = SCAN.examine(f"{text}; SET b.c = 1".encode())
+    assert found.suspicion == EVERYTHING
+    assert "b.c" in found.settings
 
 
 PIECES = """'|"|/*|*/|$|$$|$a$b|(|;|a;|a |set |set_config(|set_config('a',|/**/|(/**/|;/**/|--\n
