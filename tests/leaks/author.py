@@ -87,7 +87,8 @@ class Author:
         if self.chance(0.7):
             return [Step((), leave=leave)]
         unread = self.pick(
-            "select pg_sleep(600)",
+            # Whoever says Terminate lets PostgreSQL finish first.
+            "select pg_sleep(600)" if leave != "terminate" else "select pg_sleep(0.01)",
             "select repeat('x', 1000) from generate_series(1, 10000)",
             "begin; create temp table tmp_a (id int); set work_mem to '7MB'",
             "set datestyle to german",
