@@ -15,7 +15,7 @@ from dataclasses import replace
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Belongings, Pin, Rules
-from guardproxy.session.parameters import SET_CONFIG, change
+from guardproxy.session.parameters import PUT_BACK, change
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason, Suspicion
 from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
 from guardproxy.session.session import (
@@ -433,7 +433,7 @@ class Roaming(Session):
         """Only then is the client told that its statement is done: `ready` waits."""
         self._edits.append((at, at + len(ready), b""))
         self._held = ready
-        self.for_server = messages.run_apart(SET_CONFIG, pairs)
+        self.for_server = messages.run_apart(PUT_BACK, pairs)
         self.commands.append(Command.TELL_SERVER)
         self._swallow(self._is_back)
 

@@ -49,7 +49,7 @@ FORWARD, REQUEST, EXTENDED, PARSES, COPY_END, LEAVES, ILLEGAL = range(7)
 def client_table(unknown: int, also: Mapping[bytes, int]) -> bytes:
     """What each type of a client's messages means; `also` adds to or changes the usual."""
     table = bytearray([unknown] * 256)
-    usual = {b"d": FORWARD, b"QSF": REQUEST, b"BDECH": EXTENDED, b"P": PARSES, b"cf": COPY_END}
+    usual = {b"dH": FORWARD, b"QSF": REQUEST, b"BDEC": EXTENDED, b"P": PARSES, b"cf": COPY_END}
     for kinds, act in (usual | {b"X": LEAVES} | dict(also)).items():
         for kind in kinds:
             table[kind] = act
@@ -284,16 +284,30 @@ class Session:
 
         A full backlog pauses the client first: there may be a server at once, which resumes it.
         """
-        if data[:1] == b"X" and not self.backlog:
-            self.commands.append(Command.LEAVE)
-            return b""
         self.backlog += data
+        if self.state is State.PARKED:
+            self._drop_idle_talk()
+            if self.backlog[:1] == b"X":
+                self.commands.append(Command.LEAVE)
+                return b""
         if len(self.backlog) >= BACKLOG_LIMIT:
             self.commands.append(Command.PAUSE_CLIENT)
         if self.state is State.PARKED and _whole_message(self.backlog):
             self.enter(Event.ASKED, now)
             self.commands.append(Command.WANT_SERVER)
         return b""
+
+    def _drop_idle_talk(self) -> None:
+        """Flush with nothing to flush, and what is left of a COPY that failed, are not answered.
+
+        (PostgreSQL, "COPY Operations": the backend ignores them.)
+        """
+        at = self._client_skip
+        end = len(self.backlog)
+        while end - at >= HEADER_SIZE and self.backlog[at] in b"Hcdf":
+            at += header(self.backlog, at)[1] + 1
+        self._client_skip = max(at - end, 0)
+        self.backlog = self.backlog[at:]
 
     # -- the lease --------------------------------------------------------------------------------
 

@@ -253,8 +253,8 @@ def test_a_pinned_client_is_asked_once_and_keeps_its_server(stages: Stages) -> N
     stage.wait(60.0)
     assert (client.state, client.ended) == ("idle", None)  # nor is it idle for too long
     assert stage.postgres.backend().probes == 1
-    (pinned,) = stage.log.of("pinned")
-    assert pinned["pin"] == "listen"
+    (pinned,) = stage.log.of("client_pinned")
+    assert pinned["reason"] == "listen"
 
 
 def test_a_parked_client_has_been_idle_since_it_was(stages: Stages) -> None:
