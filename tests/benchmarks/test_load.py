@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from benchmarks.load import READY, parse_pgbench, until_ready
+from benchmarks.load import READY, answered, parse_pgbench, until_ready
 from benchmarks.programs import RunError
 from benchmarks.scenarios.django import Answers, parse_wrk
 
@@ -75,3 +75,22 @@ def test_an_answer_is_read_up_to_its_ready_however_it_is_cut() -> None:
         theirs.close()
         with pytest.raises(RunError, match="closed after 0 bytes"):
             until_ready(ours)
+
+
+def test_a_short_answer_is_timed_up_to_its_ready() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"C\0\0\0\5\0" + READY + b"I")
+        assert 0 < answered(ours, b"question") < 1
+        assert theirs.recv(100) == b"question"
+
+
+def test_an_error_is_no_answer() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"E\0\0\0\5\0" + READY + b"I")
+        with pytest.raises(RunError, match="instead of an answer"):
+            answered(ours, b"question")
+        theirs.close()
+        with pytest.raises((RunError, BrokenPipeError)):
+            answered(ours, b"question")
