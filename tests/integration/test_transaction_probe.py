@@ -151,14 +151,14 @@ def test_the_log_names_who_keeps_a_server(crowd: Crowd, case: str) -> None:
     seen = len(guard.lines)
     say(me, HELD[case].take)
     assert crowd.stays(me)
-    line = guard.wait_for_log(f" pinned pin={HELD[case].reason} ", since=seen)
+    line = guard.wait_for_log(f" client_pinned reason={HELD[case].reason} ", since=seen)
     assert "user=alice" in line
     text = HELD[case].take[-1].split()[0]
     assert f'statement="{text}' in line
     assert not re.search(r"[0-9(]5|'", line.split("statement=")[1].split(" client=")[0])
     say(me, HELD[case].give)
     assert crowd.moves(me)
-    guard.wait_for_log(f" unpinned pin={HELD[case].reason} ", since=seen)
+    guard.wait_for_log(f" client_unpinned reason={HELD[case].reason} ", since=seen)
 
 
 def test_setseed(crowd: Crowd, pg: Postgres) -> None:
