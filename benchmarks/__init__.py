@@ -8,6 +8,7 @@ settings/       how each of them is set
 site/           the Django site that is served in one of the scenarios
 postgres.py     finds and starts a throw-away PostgreSQL
 certificate.py  the one TLS certificate everybody shows
+tap.py          counts a proxy's round trips to PostgreSQL
 load.py         drives a target: pgbench, visits, a storm, a herd of idle clients
 programs.py     starts and ends programs, as another user where they refuse root
 measure.py      the arithmetic: CPU and memory of a process, paired ratios, medians, bars

@@ -19,7 +19,14 @@ import psycopg
 from benchmarks import load, plot, postgres, report
 from benchmarks.measure import Figure
 from benchmarks.programs import RunError
-from benchmarks.rivals import EVERYBODY, GUARDPROXY, PGBOUNCER, PGBOUNCER_SCRAM, Rival
+from benchmarks.rivals import (
+    EVERYBODY,
+    GUARDPROXY,
+    GUARDPROXY_TRANSACTION,
+    PGBOUNCER,
+    PGBOUNCER_SCRAM,
+    Rival,
+)
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.stage import QUICK, Plan, Stage
 
@@ -77,8 +84,8 @@ def main(
 ) -> None:
     """Measure guardproxy beside its rivals and print Markdown tables.
 
-    SCENARIO: query, bulk, churn, storm, herd, django, long; all of them when none is named. The
-    exit status is 0 when all have run, whatever the figures say.
+    SCENARIO: query, roam, bulk, churn, storm, herd, django, long; all of them when none is named.
+    The exit status is 0 when all have run, whatever the figures say.
     """
     # So that whoever stops us stops all that we have started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -89,7 +96,7 @@ def main(
         run = measured(scenario or tuple(SCENARIOS), plan, OURS[ours], pg_bin)
     except (RunError, psycopg.Error) as error:
         raise click.ClickException(str(error)) from error
-    text = f"{report.preface(run.about)}\n\n{report.tables(run.figures, ours)}"
+    text = f"{report.preface(run.about)}\n\n{report.tables(run.figures, OURS[ours].name)}"
     print(text)
     keep(run, text, json_file, README.parent / "plots" if readme else plots, readme)
 
@@ -109,7 +116,8 @@ def keep(run: Run, text: str, json_file: Path | None, plots: Path | None, readme
 
 def measured(names: tuple[str, ...], plan: Plan, ours: Rival, pg_bin: Path | None) -> Run:
     with staged(plan, ours, pg_bin) as stage:
-        rivals = [rival for rival in (*EVERYBODY, PGBOUNCER_SCRAM) if rival is not ours]
+        others = (*EVERYBODY, PGBOUNCER_SCRAM, GUARDPROXY_TRANSACTION)
+        rivals = [rival for rival in others if rival is not ours]
         about = report.about(plan, stage.postgres.version, ours, rivals)
         figures = [figure for name in names for figure in SCENARIOS[name](stage)]
         return Run(about, figures, stage.series)

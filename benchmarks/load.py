@@ -175,6 +175,22 @@ def logged_in(target: Target) -> socket.socket:
     return client
 
 
+def answered(client: socket.socket, message: bytes) -> float:
+    """Ask one short thing over a bare socket; seconds until it was answered."""
+    start = time.perf_counter()
+    client.sendall(message)
+    heard = b""
+    while heard[-6:-1] != READY:
+        piece = client.recv(8192)
+        if not piece:
+            raise RunError(f"the connection was closed after {heard!r}")
+        heard += piece
+    took = time.perf_counter() - start
+    if heard.startswith(b"E"):
+        raise RunError(f"an error instead of an answer: {heard!r}")
+    return took
+
+
 def until_ready(client: socket.socket) -> int:
     """Read up to a ReadyForQuery at the end of what comes; returns how many bytes that were."""
     size, tail = 0, b""

@@ -220,6 +220,8 @@ class Figure:
     bar: Bar | None = None
     # Why `theirs` is empty, with the command that would cure it.
     missing: str | None = None
+    # Who `ours` is, where that is not the same in the whole run.
+    side: str = ""
 
     @property
     def ratio(self) -> Spread | None:

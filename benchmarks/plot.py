@@ -17,6 +17,7 @@ from benchmarks.report import amount
 # A side has the same colour in every plot; ourselves are whoever is not named.
 OURS = "#1f6feb"
 COLOURS = {
+    "guardproxy transaction": "#54aeff",
     "direct": "#57606a",
     "PgBouncer session": "#bf8700",
     "PgBouncer transaction": "#8250df",
@@ -36,6 +37,7 @@ HEADLINES = {
     "storm": ("failures", "p99 wait", "peak backends"),
     "herd": ("memory each", "CPU per transaction"),
     "django": ("requests",),
+    "roam": ("CPU per", "p99", "p50 with", "round trips"),
 }
 
 
@@ -86,7 +88,7 @@ def bars(figures: Sequence[Figure], ours: str) -> str:
     groups: dict[str, dict[str, tuple[float, str]]] = {}
     for figure in figures:
         group = groups.setdefault(figure.name, {})
-        group[ours] = (spread(figure.ours).median, figure.unit)
+        group[figure.side or ours] = (spread(figure.ours).median, figure.unit)
         if figure.theirs:
             group[figure.rival] = (spread(figure.theirs).median, figure.unit)
     canvas = Canvas()

@@ -84,7 +84,7 @@ def tables(figures: Sequence[Figure], ours: str) -> str:
     parts = ["### Bars", markdown(BARS, [bar_row(figure) for figure in barred])] if barred else []
     for scenario in scenarios:
         own = [figure for figure in figures if figure.scenario == scenario]
-        parts += [f"### {scenario}", side_by_side(own, ours), *absences(own)]
+        parts += [f"### {scenario}", side_by_side(own, own[0].side or ours), *absences(own)]
     return "\n\n".join(parts)
 
 
@@ -95,7 +95,7 @@ def markdown(header: list[str], rows: Iterable[list[str]]) -> str:
 
 def bar_row(figure: Figure) -> list[str]:
     assert figure.bar is not None
-    unit = f" {figure.unit}" if figure.bar.of == "ours" else ""
+    unit = f" {figure.unit}".rstrip() if figure.bar.of == "ours" else ""
     aim = "-" if figure.bar.aim is None else f"{figure.bar.aim:g}{unit}"
     against = f"{amount(spread(figure.theirs).median, figure.unit)} " if figure.theirs else ""
     return [

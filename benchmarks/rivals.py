@@ -29,6 +29,7 @@ class Setting:
     """What a scenario asks of every rival alike."""
 
     pool: int = 20
+    clients: int = 6000
     tls: bool = False
 
 
@@ -92,6 +93,7 @@ def write_settings(
         "directory": directory,
         "upstream_port": postgres.port,
         "pool": setting.pool,
+        "clients": setting.clients,
         "tls": "allow" if setting.tls else "disable",
         "ssl": "on" if setting.tls else "off",
         # An empty path is as good as none for everybody; YAML reads it as null.
@@ -136,17 +138,20 @@ def guardproxy_version() -> str:
     return f"{done.stdout.strip() or 'guardproxy'}, Python {sys.version.split()[0]}"
 
 
-@contextmanager
-def start_guardproxy(postgres: Postgres, scratch: Path, setting: Setting) -> Iterator[Target]:
-    config = write_settings("guardproxy.yaml", scratch, postgres, setting)
-    log = scratch / "guardproxy.log"
-    argv: list[str | Path] = [sys.executable, "-m", "guardproxy", "run", "--config", config]
-    with programs.running(argv, log, stdout=subprocess.PIPE) as program:
-        line = first_line(program)
-        found = re.search(r"listening on 127\.0\.0\.1:(\d+)", line)
-        if found is None:
-            raise RunError(f"guardproxy did not start: {line}{log.read_text()[-2000:]}")
-        yield Target("guardproxy", "127.0.0.1", int(found[1]), program.pid, scratch)
+def start_guardproxy(pool_mode: str) -> Start:
+    @contextmanager
+    def start(postgres: Postgres, scratch: Path, setting: Setting) -> Iterator[Target]:
+        config = write_settings("guardproxy.yaml", scratch, postgres, setting, pool_mode=pool_mode)
+        log = scratch / "guardproxy.log"
+        argv: list[str | Path] = [sys.executable, "-m", "guardproxy", "run", "--config", config]
+        with programs.running(argv, log, stdout=subprocess.PIPE) as program:
+            line = first_line(program)
+            found = re.search(r"listening on 127\.0\.0\.1:(\d+)", line)
+            if found is None:
+                raise RunError(f"guardproxy did not start: {line}{log.read_text()[-2000:]}")
+            yield Target("guardproxy", "127.0.0.1", int(found[1]), program.pid, scratch)
+
+    return start
 
 
 def first_line(program: subprocess.Popen[str]) -> str:
@@ -236,7 +241,13 @@ A_BACKEND_EACH = {"idle clients": "holds a server connection for every client"}
 pgbouncer_missing = installed("pgbouncer", "pgbouncer")
 pgbouncer_version = first_words("pgbouncer", "--version")
 
-GUARDPROXY = Rival("guardproxy", "guardproxy.yaml", guardproxy_version, start_guardproxy)
+# By the mode's name, whatever the default is: each is compared with what does the same.
+GUARDPROXY = Rival(
+    "guardproxy session", "guardproxy.yaml", guardproxy_version, start_guardproxy("session")
+)
+GUARDPROXY_TRANSACTION = Rival(
+    "guardproxy transaction", "guardproxy.yaml", guardproxy_version, start_guardproxy("transaction")
+)
 # The password in clear, as guardproxy's default asks for it: both do the same work at a login.
 PGBOUNCER = Rival(
     "PgBouncer session",
@@ -278,5 +289,10 @@ PGPOOL = Rival(
 )
 DIRECT = Rival("direct", "postgresql.conf", lambda: "", start_direct, cannot=lambda: A_BACKEND_EACH)
 
+# What runs in session mode, and the same program in transaction mode.
+IN_TRANSACTION_MODE = {
+    GUARDPROXY.name: GUARDPROXY_TRANSACTION,
+    PGBOUNCER.name: PGBOUNCER_TRANSACTION,
+}
 PROXIES = (PGBOUNCER, PGBOUNCER_TRANSACTION, HAPROXY, PGPOOL)
 EVERYBODY = (DIRECT, *PROXIES)

@@ -32,6 +32,8 @@ class Plan:
     copy_bytes: int = 200_000_000
     herds: tuple[int, ...] = (100, 1000, 5000)
     storm: int = 300
+    # Sessions of the roam scenario that have no server.
+    parked: tuple[int, ...] = (1000, 10_000)
     # Of the long scenario, both sides together.
     minutes: float = 10.0
     quick: bool = False
@@ -40,7 +42,7 @@ class Plan:
 # Everything once and short: shows that it works, not how fast.
 QUICK = Plan(
     rounds=1, seconds=0.1, copies=1, copy_bytes=5_000_000, herds=(20, 100), storm=60,
-    minutes=0.05, quick=True,
+    parked=(20,), minutes=0.05, quick=True,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What one call of the core costs: header walk, a hop both ways, a grant, a login, a redaction."""
+"""What one call of the core costs: header walk, a hop both ways, a hand-over, a grant, a login."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from guardproxy.pool.admission import Admission, Grant, Open, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName
 from guardproxy.session import login
 from guardproxy.session.backend import Backend
-from guardproxy.session.session import Session
+from guardproxy.session.belongings import Rules
+from guardproxy.session.roaming import Roaming
+from guardproxy.session.session import Command, Session
 from guardproxy.session.statement import redact
-from guardproxy.session.states import Event
+from guardproxy.session.states import Event, State
+from guardproxy.session.suspicion import Scan
 from guardproxy.wire import messages
 from guardproxy.wire.frames import skim, stops
 from guardproxy.wire.messages import message
@@ -37,6 +40,26 @@ PREPARED = (
     + message(ord("S")),
     message(ord("2")) + DESCRIPTION + ROW + DONE + READY,
 )
+PARSE = message(ord("P"), b"P_0\0SELECT abalance FROM pgbench_accounts WHERE aid = $1;\0\0\0")
+PARSE += message(ord("S"))
+PARSED = message(ord("1")) + READY
+# A time zone is set in front, by an extended query of ours.
+REPORTED = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "client_encoding": "UTF8",
+    "server_encoding": "UTF8",
+    "server_version": "15.18",
+    "standard_conforming_strings": "on",
+    "application_name": "",
+    "integer_datetimes": "on",
+    "is_superuser": "off",
+    "session_authorization": "bench",
+    "in_hot_standby": "off",
+    "default_transaction_read_only": "off",
+}
+SET = message(ord("1")) + message(ord("2")) + ROW + DONE + READY
 NO_STOPS = stops(b"Z")
 
 
@@ -47,11 +70,14 @@ def test_frames(benchmark: BenchmarkFixture, rows: int) -> None:
     assert benchmark(skim, data, 0, len(data), NO_STOPS) == len(data)
 
 
+@pytest.mark.parametrize("mode", ["session", "transaction"])
 @pytest.mark.parametrize("talk", [SIMPLE, PREPARED], ids=["simple", "prepared"])
-def test_transaction(benchmark: BenchmarkFixture, talk: tuple[bytes, bytes]) -> None:
-    """A hop there and a hop back."""
+def test_transaction(benchmark: BenchmarkFixture, mode: str, talk: tuple[bytes, bytes]) -> None:
+    """A hop there and a hop back, by a client that keeps its server."""
     request, answer = talk
-    session = with_server()
+    session = with_server(roaming() if mode == "transaction" else Session({}, 0.0))
+    session.client_sent(PARSE, 0.0)
+    session.server_sent(PARSED, 0.0)
 
     def transaction() -> None:
         session.client_sent(request, 1.0)
@@ -65,22 +91,58 @@ def test_transaction(benchmark: BenchmarkFixture, talk: tuple[bytes, bytes]) -> 
 @pytest.mark.parametrize("kilobytes", [8, 64, 256])
 def test_wide_rows(benchmark: BenchmarkFixture, kilobytes: int) -> None:
     """A chunk of COPY out: rows of 2 kB."""
-    session = with_server()
+    session = with_server(Session({}, 0.0))
     session.client_sent(messages.query("COPY t TO STDOUT"), 1.0)
     row = message(ord("d"), b"x" * 2000)
     chunk = row * (kilobytes * 1024 // len(row))
     assert benchmark(session.server_sent, chunk, 1.0) is chunk
 
 
-def with_server() -> Session:
-    """A session that has a server and nothing to do."""
-    session = Session({}, 0.0)
+def with_server(session: Session) -> Session:
+    """It has a server and nothing to do."""
     session.enter(Event.LOGGED_IN, 0.0)
     session.client_sent(SIMPLE[0], 0.0)
-    session.lease(Backend({}), 0.0)
+    session.lease(Backend(REPORTED), 0.0)
     session.commands.clear()
     session.server_sent(SIMPLE[1], 0.0)
     return session
+
+
+def roaming(zone: str = "UTC") -> Roaming:
+    known = REPORTED | {"TimeZone": zone}
+    return Roaming({"client_encoding": "UTF8"}, known, 0.0, Rules(Scan()))
+
+
+@pytest.mark.parametrize("zones", [("UTC", "UTC"), ("UTC", "Asia/Tokyo")], ids=["one", "two"])
+@pytest.mark.parametrize("talk", [SIMPLE, PREPARED], ids=["simple", "prepared"])
+def test_roaming(
+    benchmark: BenchmarkFixture, talk: tuple[bytes, bytes], zones: tuple[str, str]
+) -> None:
+    """Two clients on one server, one transaction of each: both are parked, leased and revoked."""
+    request, answer = talk
+    server = Backend(REPORTED)
+    clients = [roaming(zone) for zone in zones]
+    for client in clients:
+        client.enter(Event.LOGGED_IN, 0.0)
+        transaction_of(client, server, PARSE, PARSED)
+
+    def turns() -> None:
+        for client in clients:
+            transaction_of(client, server, request, answer)
+
+    benchmark(turns)
+    assert [client.state for client in clients] == [State.PARKED, State.PARKED]
+
+
+def transaction_of(client: Roaming, server: Backend, request: bytes, answer: bytes) -> None:
+    client.client_sent(request, 1.0)
+    client.lease(server, 1.0)
+    if client.on_detour:  # its time zone was set in front
+        client.server_sent(SET, 1.0)
+    client.server_sent(answer, 1.0)
+    client.revoke(1.0)
+    assert client.commands.pop() is Command.RELEASE
+    client.commands.clear()
 
 
 @pytest.mark.parametrize("waiting", [0, 300])

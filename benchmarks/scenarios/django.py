@@ -23,7 +23,15 @@ from benchmarks.load import counted_backends
 from benchmarks.measure import Bar, Figure
 from benchmarks.postgres import Postgres
 from benchmarks.programs import RunError
-from benchmarks.rivals import DIRECT, EVERYBODY, PGBOUNCER, Rival, Setting, Target
+from benchmarks.rivals import (
+    DIRECT,
+    EVERYBODY,
+    GUARDPROXY_TRANSACTION,
+    PGBOUNCER,
+    Rival,
+    Setting,
+    Target,
+)
 from benchmarks.stage import Stage, compared, picked, unmeasured
 
 SERVED = (("gunicorn", "0"), ("gunicorn", "60"), ("gunicorn", "None"), ("uvicorn", "0"))
@@ -41,7 +49,8 @@ def start_native(postgres: Postgres, scratch: Path, setting: Setting) -> Iterato
 
 
 NATIVE = Rival("Django's native pool", "postgresql.conf", lambda: "", start_native)
-RIVALS = (*EVERYBODY, NATIVE)
+KEEPING = (*EVERYBODY, GUARDPROXY_TRANSACTION)
+RIVALS = (*KEEPING, NATIVE)
 UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
@@ -70,7 +79,7 @@ def run(stage: Stage) -> list[Figure]:
 def served(stage: Stage, server: str, age: str) -> list[Figure]:
     what = f"{server}, CONN_MAX_AGE={age}"
     # The native pool forbids any other age.
-    rivals = RIVALS if age == "0" else (PGBOUNCER,) if stage.plan.quick else EVERYBODY
+    rivals = RIVALS if age == "0" else (PGBOUNCER,) if stage.plan.quick else KEEPING
     # Fresh ones, or the servers that others keep would be counted.
     answers = stage.take_fresh_turns(
         f"django, {what}", rivals, lambda target: answered(stage, target, server, age)
@@ -116,7 +125,7 @@ def parse_wrk(text: str, backends: int) -> Answers:
 
 
 def latency(text: str, percent: int) -> float:
-    found = re.search(rf"^ +{percent}% +([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
+    found = re.search(rf"^ +{percent}% +([\d.]+)(us|ms|s|m) *$", text, re.MULTILINE)
     if found is None:
         raise RunError(f"wrk gave no latency:\n{text}")
     return float(found[1]) * UNITS[found[2]]

@@ -64,12 +64,16 @@ def tell_pins(pooler: Pooler, client: ClientLink) -> None:
     about = partial(describe, client, pooler.now())
     for reason, pin in found.items():
         if known.get(reason) != pin:
-            pooler.log.info("pinned", about, pin=reason.value, statement=pin.statement)
+            pooler.log.info("client_pinned", about, reason=reason.value, statement=pin.statement)
     for reason, pin in known.items():
         if found.get(reason) != pin:
             lasted = pooler.now() - pin.since
             pooler.log.info(
-                "unpinned", about, pin=reason.value, statement=pin.statement, lasted=lasted
+                "client_unpinned",
+                about,
+                reason=reason.value,
+                statement=pin.statement,
+                lasted=lasted,
             )
     client.told_pins = dict(found)
 

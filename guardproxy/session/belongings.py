@@ -203,6 +203,8 @@ class Belongings:
 
     def reset_too_far(self, names: set[str], clean: Parameters) -> list[tuple[str, str | None]]:
         """What RESET has taken to the server's defaults, and the client had otherwise at login."""
+        if "session_authorization" in names:  # the role goes with it
+            names = names | {"role"}
         return in_order(
             (name, value)
             for name, value in self._startup.values.items()

@@ -8,7 +8,7 @@ returns an `Admitted` or a `CancelKey`, or raises a GuardError for the client to
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -246,17 +246,23 @@ def read_request(startup: Startup, passthrough: bool = False) -> Request:
     user = given.get("user", "")
     if not user:
         raise LoginRefused("no PostgreSQL user name specified in startup packet")
-    wanted = {
-        name: value
+    replication = given.get("replication", "").lower() not in ("", "0", "f", "false", "off", "no")
+    options = {} if replication else _options(given.get("options", ""), passthrough)
+    own = [
+        (name, value)
         for name, value in given.items()
         if name not in _NOT_FOR_SERVERS and not name.startswith("_pq_.")
-    }
-    replication = given.get("replication", "").lower() not in ("", "0", "f", "false", "off", "no")
-    if not replication:
-        wanted |= _options(given.get("options", ""), passthrough)
+    ]
+    wanted = _last_said([*options.items(), *own])
     ours = {name: wanted.pop(name) for name in list(wanted) if name.startswith("guardproxy.")}
     age = _conn_max_age(ours.get("guardproxy.conn_max_age"))
     return Request(startup, user, given.get("database") or user, wanted, age, replication)
+
+
+def _last_said(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names know no case, and PostgreSQL reads `options` first (process_startup_options)."""
+    last = {name.lower(): (name, value) for name, value in pairs}
+    return dict(last.values())
 
 
 def _options(options: str, lenient: bool) -> dict[str, str]:

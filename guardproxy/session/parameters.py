@@ -16,6 +16,14 @@ from guardproxy.wire import messages
 SET_CONFIG = "SELECT pg_catalog.set_config($1, $2, false)"
 """With NULL for the value it is RESET (src/backend/utils/misc/guc_funcs.c, set_config_by_name)."""
 
+PUT_BACK = """SELECT pg_catalog.set_config($1, $2, false) WHERE COALESCE(
+    (SELECT source OPERATOR(pg_catalog.<>) 'session'::pg_catalog.text
+        FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) $1),
+    pg_catalog.current_setting($1, true)
+        OPERATOR(pg_catalog.=) ANY ('{"",none}'::pg_catalog.text[]),
+    true)"""
+"""Only what has really been reset; the second condition is for what pg_settings does not list."""
+
 NOT_SETTABLE = frozenset(
     ("in_hot_standby", "integer_datetimes", "is_superuser", "server_encoding", "server_version")
 )
@@ -57,11 +65,11 @@ def change(before: Parameters, after: Parameters, clean: Parameters) -> bytes:
 
     `clean` is how the server logged in: what is to be so again is reset, not set.
     """
-    pairs = [
-        (name, _target(name, after, clean))
-        for name in before.values.keys() | after.values.keys()
-        if before.values.get(name) != after.values.get(name)
-    ]
+    names = before.values.keys() | after.values.keys()
+    differing = {name for name in names if before.values.get(name) != after.values.get(name)}
+    if "session_authorization" in differing:  # which sets the role back
+        differing.add("role")
+    pairs = [(name, _target(name, after, clean)) for name in differing]
     return messages.run_apart(SET_CONFIG, in_order(pairs))
 
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from benchmarks.load import READY, parse_pgbench, until_ready
+from benchmarks.load import READY, answered, parse_pgbench, until_ready
 from benchmarks.programs import RunError
 from benchmarks.scenarios.django import Answers, parse_wrk
 
@@ -55,7 +55,10 @@ def test_a_run_without_transactions_is_no_measurement(text: str) -> None:
 
 
 def test_wrk_gives_rate_percentiles_in_ms_and_all_kinds_of_failures() -> None:
-    assert parse_wrk(WRK, 13) == Answers(551.93, 31.64, 1210.0, 12.0, 13.0)
+    # wrk pads a wait in seconds with a blank.
+    assert parse_wrk(WRK.replace("1.21s", "1.21s "), 13) == Answers(
+        551.93, 31.64, 1210.0, 12.0, 13.0
+    )
     assert parse_wrk(WRK.replace("99%    1.21s", "99%  998.00us"), 13).p99 == 0.998
 
 
@@ -75,3 +78,22 @@ def test_an_answer_is_read_up_to_its_ready_however_it_is_cut() -> None:
         theirs.close()
         with pytest.raises(RunError, match="closed after 0 bytes"):
             until_ready(ours)
+
+
+def test_a_short_answer_is_timed_up_to_its_ready() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"C\0\0\0\5\0" + READY + b"I")
+        assert 0 < answered(ours, b"question") < 1
+        assert theirs.recv(100) == b"question"
+
+
+def test_an_error_is_no_answer() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"E\0\0\0\5\0" + READY + b"I")
+        with pytest.raises(RunError, match="instead of an answer"):
+            answered(ours, b"question")
+        theirs.close()
+        with pytest.raises((RunError, BrokenPipeError)):
+            answered(ours, b"question")

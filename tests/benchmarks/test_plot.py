@@ -1,6 +1,7 @@
 """Plots are SVG that a parser takes, with everybody in them."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,6 +25,13 @@ def test_a_file_for_each_scenario_with_a_bar_for_each_side(tmp_path: Path) -> No
     assert {"connections, TCP", "guardproxy", "PgBouncer <1>", "1200 1/s"} <= set(said)
     assert "HAProxy" not in said
     assert "none" in texts(files[1])
+
+
+def test_a_bar_bears_the_name_of_whoever_was_measured(tmp_path: Path) -> None:
+    moved = replace(RATE, side="guardproxy transaction")
+    (file,) = plot.draw(tmp_path, [moved], {}, "guardproxy session")
+    assert "guardproxy transaction" in texts(file)
+    assert "guardproxy session" not in texts(file)
 
 
 def test_a_line_for_each_side_of_a_series(tmp_path: Path) -> None:

@@ -42,6 +42,21 @@ def test_everybody_stands_side_by_side_and_the_missing_are_named_below() -> None
     assert own[-1] == "HAProxy: not measured (apt-get install haproxy)."
 
 
+def test_a_table_is_headed_by_whoever_is_measured_in_it() -> None:
+    moved = replace(CPU, scenario="roam", side="guardproxy transaction")
+    text = report.tables([RATE, moved], "guardproxy session")
+    heads = [line for line in text.splitlines() if line.startswith("| figure | guardproxy")]
+    assert heads == [
+        "| figure | guardproxy session | PgBouncer |",
+        "| figure | guardproxy transaction | PgBouncer |",
+    ]
+
+
+def test_a_bar_without_a_unit_is_a_bare_number() -> None:
+    trips = replace(HERD, unit="", bar=Bar("<=", 1, of="ours"))
+    assert report.bar_row(trips)[4] == "<= 1"
+
+
 def test_bars_come_first_and_only_figures_that_have_one() -> None:
     bars, _, rest = report.tables([CPU, RATE, HERD], "guardproxy").partition("### query")
     assert bars.count("\n| ") == 4
@@ -87,8 +102,8 @@ def test_rivals_are_set_alike() -> None:
     assert "default_pool_size = $pool" in found["pgbouncer.ini"]
     assert "num_init_children = $pool" in found["pgpool.conf"]
     assert "maxconn $pool" in found["haproxy.cfg"][-1]
-    assert "  max_client_connections: 6000" in found["guardproxy.yaml"]
-    assert "max_client_conn = 6000" in found["pgbouncer.ini"]
+    assert "  max_client_connections: $clients" in found["guardproxy.yaml"]
+    assert "max_client_conn = $clients" in found["pgbouncer.ini"]
     assert not [line for line in found["guardproxy.yaml"] if line.startswith("#")]
 
 

@@ -255,8 +255,8 @@ def test_a_pinned_client_is_asked_once_and_keeps_its_server(stages: Stages) -> N
     stage.wait(60.0)
     assert (client.state, client.ended) == ("idle", None)  # nor is it idle for too long
     assert stage.postgres.backend().probes == 1
-    (pinned,) = stage.log.of("pinned")
-    assert pinned["pin"] == "listen"
+    (pinned,) = stage.log.of("client_pinned")
+    assert pinned["reason"] == "listen"
 
 
 def test_who_is_pinned_by_its_text_alone_is_told_too(stages: Stages) -> None:

@@ -173,13 +173,13 @@ def test_a_suspicious_session_is_asked_about_once(single: Stage) -> None:
 def test_a_pinned_session_keeps_its_server_until_it_is_not(single: Stage) -> None:
     first, second = single.client().query("LISTEN news"), single.client().query("SELECT 2")
     assert (first.state, second.state) == ("idle", "waiting")
-    (pinned,) = single.log.of("pinned")
-    assert (pinned["pin"], pinned["statement"]) == ("listen", "LISTEN news")
+    (pinned,) = single.log.of("client_pinned")
+    assert (pinned["reason"], pinned["statement"]) == ("listen", "LISTEN news")
     single.wait(3.0)
     first.query("UNLISTEN news")
     assert (first.state, heard(second)) == ("parked", "C SELECT 2")
-    (unpinned,) = single.log.of("unpinned")
-    assert (unpinned["pin"], unpinned["lasted"]) == ("listen", 3.0)
+    (unpinned,) = single.log.of("client_unpinned")
+    assert (unpinned["reason"], unpinned["lasted"]) == ("listen", 3.0)
     assert first.hear()[-2:] == ["C UNLISTEN news", "Z I"]
 
 

@@ -406,6 +406,11 @@ def test_options_are_split_as_postgresql_does(options: str, settings: dict[str, 
     assert login.parse_options(options) == settings
 
 
+def test_a_parameter_of_its_own_wins_over_options_whatever_the_case() -> None:
+    request = read(TimeZone="UTC", options="-c timezone=Asia/Tokyo -c Work_Mem=1MB -c work_mem=2MB")
+    assert request.parameters == {"TimeZone": "UTC", "work_mem": "2MB"}
+
+
 @pytest.mark.parametrize("options", ["-B 10", "geqo=off", "-c", "-c a", "--a", "--=1", "-c =1"])
 def test_options_a_pooled_session_cannot_follow_are_refused(options: str) -> None:
     with pytest.raises(LoginRefused, match="cannot be used with a pooled session"):

@@ -1,0 +1,64 @@
+"""Which differences are none, and which are."""
+
+import struct
+
+from tests.integration.raw import Message
+from tests.leaks.answers import answers, welcome
+
+
+def described(table: int, kind: int = 23) -> Message:
+    """RowDescription of one column."""
+    return b"T", struct.pack("!h", 1) + b"a\0" + struct.pack("!ihihih", table, 1, kind, 4, -1, 0)
+
+
+ZONE: Message = (b"S", b"TimeZone\0UTC\0")
+STYLE: Message = (b"S", b"DateStyle\0ISO\0")
+READY: Message = (b"Z", b"I")
+
+
+def said(*messages: Message) -> list[str]:
+    return answers(messages, {})
+
+
+def test_the_tables_oids_are_each_databases_own() -> None:
+    assert said(described(1234)) == said(described(5678))
+    assert said(described(1234)) != said(described(0))
+    assert said(described(1234)) != said(described(1234, kind=25))
+
+
+def test_what_counts_is_what_is_known_at_each_ready_for_query() -> None:
+    other: Message = (b"S", b"TimeZone\0Asia/Tokyo\0")
+    assert said(ZONE, STYLE, READY) == said(STYLE, ZONE, READY)
+    assert said(other, ZONE, READY) == said(ZONE, READY)
+    assert said(ZONE, READY, ZONE, READY) == said(ZONE, READY, READY)
+    assert said(ZONE, READY, READY) != said(READY, ZONE, READY)
+    assert said(ZONE, READY) != said(other, READY)
+    assert said(ZONE, READY) != said(READY)
+
+
+def test_where_an_error_comes_from_in_the_source() -> None:
+    assert said((b"E", b"Mno\0Fa.c\0L1\0Rf\0\0")) == said((b"E", b"Mno\0Fb.c\0L2\0Rg\0\0"))
+    assert said((b"E", b"Mno\0\0")) != said((b"E", b"Myes\0\0"))
+
+
+def test_who_notified() -> None:
+    words = b"channel\0payload\0"
+    assert said((b"A", b"\0\0\0\1" + words)) == said((b"A", b"\0\0\0\2" + words))
+    assert said((b"A", b"\0\0\0\1" + words)) != said((b"A", b"\0\0\0\1other\0\0"))
+
+
+def test_a_login() -> None:
+    key: Message = (b"K", b"\0\0\0\1\0\0\0\2")
+    assert welcome([ZONE, STYLE, key, READY]) == welcome([STYLE, ZONE, READY])
+    assert welcome([ZONE, READY]) != welcome([STYLE, READY])
+
+
+def test_null_is_not_the_empty_string() -> None:
+    null = struct.pack("!hi", 1, -1)
+    empty = struct.pack("!hi", 1, 0)
+    assert said((b"D", null)) == ["DataRow [None]"]
+    assert said((b"D", empty)) == ["DataRow [b'']"]
+
+
+def test_the_end_of_the_connection_and_silence() -> None:
+    assert said((b"", b"")) != said((b"?", b""))

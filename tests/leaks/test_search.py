@@ -1,0 +1,59 @@
+"""The leak property test: every client hears what it would hear on a PostgreSQL of its own."""
+
+import random
+
+from tests.integration.places import Place
+from tests.integration.postgres import Postgres
+from tests.integration.waiting import eventually
+from tests.leaks import stage
+from tests.leaks.search import Search
+
+AT_ONCE, SERVERS = 24, 3
+FIXED = "leaks"
+LEFT = """
+select state, null from pg_stat_activity where datname = 'app' and state <> 'idle'
+union all select locktype, mode from pg_locks where locktype = 'advisory'
+"""
+
+
+def check(direct: Postgres, place: Place, seed: str, seconds: float, clients: int = 10**9) -> None:
+    """Search there; a difference fails with the seed, the client's script and both answers."""
+    search = Search(direct, place, seed)
+    found = search.run(AT_ONCE, clients, seconds)
+    again = f"python -m tests.leaks --seed {seed}"
+    assert not found, f"seed {seed}, client {found[0].script.name} (try {again}):\n{found[0]}"
+    assert search.clients > AT_ONCE, "too slow to mean anything"
+
+
+# That the search itself makes no difference
+
+
+def test_postgresql_answers_both_alike(twins: Postgres) -> None:
+    check(twins, twins, FIXED, 5)
+
+
+def test_a_guard_that_lends_no_server_makes_no_difference(twins18: Postgres) -> None:
+    """In passthrough every client has a server of its own."""
+    with stage.guard(twins18, "passthrough", 2 * AT_ONCE) as guard:
+        check(twins18, guard, f"{random.randrange(10**9)}", 5)
+
+
+# The search
+
+
+def test_few_servers_for_many_clients(twins: Postgres) -> None:
+    """The same clients every time."""
+    with stage.guard(twins, "transaction", SERVERS) as guard:
+        check(twins, guard, FIXED, 25)
+
+
+def test_other_clients_each_time(twins18: Postgres) -> None:
+    """PostgreSQL 18 reports more; and servers are given back though nobody waits."""
+    with stage.guard(twins18, "transaction", SERVERS, park_after="10ms") as guard:
+        check(twins18, guard, f"{random.randrange(10**9)}", 25)
+
+
+def test_nothing_is_left_when_all_have_gone(twins: Postgres) -> None:
+    with stage.guard(twins, "transaction", SERVERS) as guard:
+        check(twins, guard, f"{random.randrange(10**9)}", 3)
+        eventually(lambda: twins.query(LEFT) == [], 15, "nothing is left")
