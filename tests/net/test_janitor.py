@@ -264,7 +264,7 @@ def test_who_is_pinned_by_its_text_alone_is_told_too(stages: Stages) -> None:
     stage = stages(pool=Pool(mode="transaction", probe="never"))
     stage.client().query("LISTEN news")
     stage.wait(2.5)
-    assert [line["pin"] for line in stage.log.of("pinned")] == ["listen"]
+    assert [line["reason"] for line in stage.log.of("client_pinned")] == ["listen"]
     assert stage.postgres.backend().probes == 0
 
 
