@@ -143,7 +143,11 @@ class Pooler:
         elif command is Command.EXPIRE:
             client.end(janitor.idle_too_long(client, self.now()))
         elif command is Command.TELL_SERVER:
-            client.server.transport.write(session.for_server)  # type: ignore[union-attr]
+            words, session.for_server = session.for_server, b""
+            client.server.transport.write(words)  # type: ignore[union-attr]
+        elif command is Command.RESUME_CLIENT:
+            client.paused = False
+            client.transport.resumeProducing()
         elif command is Command.KEY_LEARNED:
             self.cancels.register(client, session.cancel_key)
             client.server.cancel_key = session.cancel_key  # type: ignore[union-attr]

@@ -18,6 +18,7 @@ from guardproxy.session.parameters import PUT_BACK, change
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason, Suspicion
 from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
 from guardproxy.session.session import (
+    BACKLOG_LIMIT,
     HEEDED,
     ILLEGAL,
     PARSES,
@@ -27,7 +28,7 @@ from guardproxy.session.session import (
     Session,
     client_table,
 )
-from guardproxy.session.statements import Statements
+from guardproxy.session.statements import Statements, concerns_statements
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, stops
@@ -38,10 +39,16 @@ from guardproxy.wire.messages import (
     ERROR,
     FUNCTION_CALL,
     PARSE_COMPLETE,
+    SYNC,
 )
 
-_BINDS, _NAMES, _CALLS = range(ILLEGAL + 1, ILLEGAL + 4)  # Bind; Describe, Close; FunctionCall
-_TABLE = client_table(ILLEGAL, {b"B": _BINDS, b"DC": _NAMES, b"F": _CALLS})
+# Bind; Describe and Close; FunctionCall; anything that must wait; the Sync before that.
+_BINDS, _NAMES, _CALLS, _HOLDS, _ENDS = range(ILLEGAL + 1, ILLEGAL + 6)
+_READ = {b"B": _BINDS, b"DC": _NAMES, b"F": _CALLS}
+_TABLE = client_table(ILLEGAL, _READ)
+# After DEALLOCATE and the like: what follows depends on how they end.
+_UP_TO_SYNC = client_table(ILLEGAL, _READ | {b"S": _ENDS})
+_HELD = bytes([_HOLDS] * 256)
 _ACTIVE = State.ACTIVE
 _PORTAL = ord("P")
 
@@ -85,7 +92,8 @@ class Roaming(Session):
         self._scan = rules.scan_for(known)
         self._belongings = Belongings(parameters, known, rules.probe)
         self._statements = Statements(rules.max_prepared_statements)
-        self._restore: set[str] = set()  # settings that RESET may have taken too far back
+        # Settings that RESET may have taken too far back, with the number of its ReadyForQuery.
+        self._restore: dict[str, int] = {}
         self._held = b""
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = 0  # bytes the client had heard before it
@@ -172,7 +180,7 @@ class Roaming(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores:
-            self._restore |= finding.restores
+            self._restore |= dict.fromkeys(finding.restores, self._batch)
             self._watching = True
         if finding.forgets:
             self._watch(_TAGS)
@@ -194,27 +202,70 @@ class Roaming(Session):
         end = at + length
         if end >= len(data) and length <= MAX_CARRIED:
             return False
+        text = data[at + HEADER_SIZE : end]
+        finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
+        if self.owed and not self.unsynced and concerns_statements(finding, text):
+            return self._hold(data, at)  # what is there to execute depends on what comes before
         if self.unsynced:
             self._mark(at)
-        text = data[at + HEADER_SIZE : end]
         self._remember(text)
         if self._statements.unnamed is not None:
             self._statements.forget_unnamed()
-        if self._scan.glance(text):
-            finding = self._scan.examine(text)
+        if finding is not NOTHING:
             self._suspect(finding)
             self._make_way(finding, text, at)
+            if finding.forgets:
+                self._table = _HELD
         if end >= len(data):  # the rest is still to come
             self._suspect(OPAQUE)
         return True
 
     def _make_way(self, finding: Finding, text: bytes, at: int) -> None:
-        """For what SQL does with prepared statements, in front of the message at `at`."""
-        if Suspicion.PREPARED in finding.suspicion:
-            first = self._statements.for_sql(text, self._batch)
-            if first:
-                self._watch(_COMPLETIONS)
-                self._edits.append((at, at, first))
+        """For what SQL does with prepared statements, in front of the message at `at`.
+
+        If all is quiet in a batch of its own: should it fail, that must not be the client's.
+        """
+        if not concerns_statements(finding, text) or self.state is State.FAILED:
+            return
+        apart = not self.owed and not self.unsynced
+        batch = self.queries - 1 if apart else self._batch
+        first = self._statements.for_sql(text, batch)
+        if first and apart:
+            first += messages.SYNC_MESSAGE
+            self._swallow(lambda replies, now: self._way_made(batch, replies))
+        elif first:
+            self._watch(_COMPLETIONS)
+        if first:
+            self._edits.append((at, at, first))
+
+    def _way_made(self, batch: int, replies: list[Reply]) -> bytes:
+        self._statements.over(batch, failed=any(kind == ERROR for kind, _ in replies))
+        return self._belongings.news(replies)
+
+    def _hold(self, data: bytes, at: int) -> bool:
+        """What comes from the client waits until nothing is owed."""
+        self._table = _HELD
+        self._watching = True
+        if len(data) - at > BACKLOG_LIMIT:
+            self.commands.append(Command.PAUSE_CLIENT)
+        return False
+
+    def _resume(self) -> None:
+        """It has waited enough."""
+        self._table = self._usual
+        self.commands.append(Command.RESUME_CLIENT)
+        if self._client_tail:
+            self._say(b"")
+
+    def _say(self, words: bytes) -> None:
+        """To the server, as if the client said it now, while the server's words are being read."""
+        edits, self._edits = self._edits, []
+        self._tell_server(self.client_sent(words, self.since))
+        self._edits = edits
+
+    def _tell_server(self, words: bytes) -> None:
+        self.for_server += words
+        self.commands.append(Command.TELL_SERVER)
 
     def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
         if act == _BINDS:
@@ -224,6 +275,13 @@ class Roaming(Session):
             return self._parse(length, data, at, now)
         elif act == _CALLS:
             return self._call(at, now)
+        elif act == _HOLDS:
+            return self._hold(data, at)
+        elif act == _ENDS:
+            self._table = _HELD
+            self.owed.append(SYNC)
+            self.unsynced = False
+            return True
         elif act == _NAMES:
             start = at + HEADER_SIZE + 1
             stop = data.find(b"\0", start)
@@ -278,6 +336,8 @@ class Roaming(Session):
         if finding is not NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
             self._make_way(finding, statements.text(name), at)
+            if finding.forgets:
+                self._table = _UP_TO_SYNC
         if there != name:
             self._where_it_is(length, data, at, start, stop)
 
@@ -358,7 +418,6 @@ class Roaming(Session):
         super()._heed(kind, body, at)
         if kind == ERROR:
             self._failed()
-            self._restore.clear()  # what was reset is as before
             if free and self.farewell:  # PostgreSQL's goodbye to nobody
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._release(Command.LOST)
@@ -381,6 +440,9 @@ class Roaming(Session):
         while self._statements.failed(self.queries) and self.owed:
             del self.owed[0]
             self.queries += 1
+        if self._restore:  # what was reset is as before
+            later = {name: batch for name, batch in self._restore.items() if batch > self.queries}
+            self._restore = later
 
     def _completed(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
@@ -397,7 +459,11 @@ class Roaming(Session):
         if self._repeating:
             self._repeat(at)
             return
-        wanted, self._restore = self._restore, set()
+        if self._table is _HELD:
+            self._resume()
+            if self.state is _ACTIVE:
+                return
+        wanted, self._restore = set(self._restore), {}
         if wanted and self.state is not State.FAILED:
             assert self.backend is not None
             pairs = self._belongings.reset_too_far(wanted, self.backend.clean)
@@ -418,19 +484,16 @@ class Roaming(Session):
         batch, self._repeatable, self._repeating = self._repeatable, b"", False
         portal = batch.index(b"\0", HEADER_SIZE) + 1
         self._statements.stale(batch[portal : batch.index(b"\0", portal)])
-        edits, self._edits = self._edits, []
+        self._edits.append((at, at + HEADER_SIZE + 1, b""))
         self.received -= len(batch)
-        self.for_server = self.client_sent(batch, self.since)
-        self._edits = [*edits, (at, at + HEADER_SIZE + 1, b"")]
+        self._say(batch)
         self._repeatable = b""  # once is enough
-        self.commands.append(Command.TELL_SERVER)
 
     def _put_back(self, pairs: list[tuple[str, str | None]], ready: bytes, at: int) -> None:
         """Only then is the client told that its statement is done: `ready` waits."""
         self._edits.append((at, at + len(ready), b""))
         self._held = ready
-        self.for_server = messages.run_apart(PUT_BACK, pairs)
-        self.commands.append(Command.TELL_SERVER)
+        self._tell_server(messages.run_apart(PUT_BACK, pairs))
         self._swallow(self._is_back)
 
     def _is_back(self, replies: list[Reply], now: float) -> bytes:

@@ -74,6 +74,8 @@ _FIRST_BYTES_MATTER = 4096  # of an ErrorResponse or ParameterStatus; longer one
 
 Reply = tuple[int, bytes]
 """A whole message of the server's: type and body."""
+Answered = Callable[[list[Reply], float], bytes]
+"""What is done with the server's answer to us; returns what the client is to hear of it."""
 
 # An enum's members are slow to look up (CPython 3.11), and these two are looked up for each chunk.
 _ACTIVE = State.ACTIVE
@@ -87,6 +89,7 @@ class Command(enum.Enum):
 
     WANT_SERVER = enum.auto()  # it has something to say and no server
     PAUSE_CLIENT = enum.auto()  # its backlog is full
+    RESUME_CLIENT = enum.auto()  # and has been worked off
     LEAVE = enum.auto()  # Terminate
     KEY_LEARNED = enum.auto()  # passthrough: `cancel_key` is what PostgreSQL gave the client
     EXPIRE = enum.auto()  # idle too long, and the probe found no reason to spare it
@@ -119,6 +122,7 @@ class Session:
     """A client after login. `parameters` are those of its startup packet, to be set on a server."""
 
     __slots__ = (
+        "_answered",
         "_client_skip",
         "_client_tail",
         "_detour",
@@ -179,6 +183,7 @@ class Session:
         self._client_skip = self._server_skip = 0
         self._edits: list[Edit] = []  # to be made in the chunk at hand
         self._detour: Callable[[bytes, float], bytes] | None = None
+        self._answered: list[Answered] = []
         self._doubtful = False
         self._watching = False  # `_settled` wants to be called
         self._spared = -1.0
@@ -467,12 +472,17 @@ class Session:
 
     # -- detours: replies that are not the client's -----------------------------------------------
 
-    def _swallow(self, answered: Callable[[list[Reply], float], bytes]) -> None:
+    def _swallow(self, answered: Answered) -> None:
         """Keep from the client what the server says up to the next ReadyForQuery.
 
         Notices and notifications are nobody's reply: they pass. `answered` gets the rest, and
-        returns what the client is to hear of it.
+        returns what the client is to hear of it. Several wait their turn.
         """
+        self._answered.append(answered)
+        if self._detour is None:
+            self._detour = self._swallowing()
+
+    def _swallowing(self) -> Callable[[bytes, float], bytes]:
         frames = Frames()
         replies: list[Reply] = []
 
@@ -485,14 +495,18 @@ class Session:
                 elif kind != READY_FOR_QUERY:
                     replies.append((kind, body))
                 else:
-                    self._detour = None
+                    answered = self._answered.pop(0)
+                    if not self._answered:
+                        self._detour = None
                     passed += answered(replies, now)
-                    self.sent += len(passed)
-                    return passed + self.server_sent(frames.rest(), now)
+                    replies.clear()
+                    if self._detour is None:
+                        self.sent += len(passed)
+                        return passed + self.server_sent(frames.rest(), now)
             self.sent += len(passed)
             return passed
 
-        self._detour = detour
+        return detour
 
     def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
         for kind, body in replies:

@@ -15,7 +15,7 @@ from collections import deque
 from typing import NamedTuple
 
 from guardproxy.errors import TooManyStatements
-from guardproxy.session.pins import NOTHING, Finding
+from guardproxy.session.pins import NOTHING, Finding, Suspicion
 from guardproxy.session.prepared import Entry, Shelf, Statement, close, gone, statement, tick
 from guardproxy.session.statement import identifier
 
@@ -29,6 +29,11 @@ _DEALLOCATE = re.compile(
     rb"""(?ix) \bdeallocate \s+ (?: prepare \s+ )? (?! all \b )
     ( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
 )
+
+
+def concerns_statements(finding: Finding, text: bytes) -> bool:
+    """Whether SQL prepares, executes or deallocates by name."""
+    return Suspicion.PREPARED in finding.suspicion and _BY_NAME.search(text) is not None
 
 
 class Undo(NamedTuple):
@@ -54,7 +59,6 @@ Pending = tuple[int, bool, Undo | None]
 latest, whether it is ours, and what an error takes back. (A plain one, for its speed.)"""
 
 _NO_UNNAMED = Undo(b"")
-_MARK = Undo(mark=True)
 
 
 class Statements:
@@ -229,7 +233,10 @@ class Statements:
 
     def mark(self, batch: int) -> bytes:
         """What is answered if, and only if, the Query behind it is not skipped."""
-        self._pending.append((batch, True, _MARK))
+        before = None
+        if self.unnamed is not None:
+            before = (self.unnamed, self._unnamed, self.here.get(b""))
+        self._pending.append((batch, True, Undo(b"", mark=True, unnamed=before)))
         return close(gone(b""))
 
     def close_portal(self, batch: int) -> None:
@@ -242,8 +249,6 @@ class Statements:
         SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE"): the client's
         own must have theirs, and other clients' none that it could hit upon.
         """
-        if not _BY_NAME.search(text):
-            return b""
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
         mentioned = set(map(identifier, _IDENTIFIER.findall(text)))
         for name in sorted(mentioned & self.names.keys()):
@@ -275,6 +280,13 @@ class Statements:
         """A ParseComplete or CloseComplete; whether it is ours."""
         return bool(self._pending) and self._pending.popleft()[1]
 
+    def over(self, batch: int, failed: bool) -> None:
+        """What was sent apart under this number is answered."""
+        if failed:
+            self.failed(batch)
+        while self._pending and self._pending[0][0] <= batch:
+            self._pending.popleft()
+
     def failed(self, batch: int) -> bool:
         """An error: what stands behind it in its batch is skipped; whether a Query too."""
         skipped: list[Pending] = []
@@ -291,6 +303,8 @@ class Statements:
             self.here.clear()
         if undo.closed is not None:
             self._shelf.put(undo.closed)
+        if undo.name is not None and any(u and u.name == undo.name for _, _, u in self._pending):
+            return  # a later batch has said anew what the name stands for
         if undo.unnamed is not None:
             self.unnamed, self._unnamed, there = undo.unnamed
             self.here.pop(b"", None) if there is None else self.here.update({b"": there})
@@ -313,11 +327,20 @@ class Statements:
         self._deallocated.clear()
 
     def deallocated_all(self) -> None:
-        """DEALLOCATE ALL or DISCARD ALL has run: whatever was on this server is gone from it."""
-        self.names.clear()
+        """DEALLOCATE ALL or DISCARD ALL has run: whatever was on this server is gone from it.
+
+        But for what is prepared behind it, and not answered yet.
+        """
+        later = [undo for _, _, undo in self._pending if undo is not None and undo.made is not None]
+        names = {u.name: self.names[u.name] for u in later if u.name and u.name in self.names}
+        entries = [self._shelf.find(u.made) for u in later if u.made is not None]
+        self.names = names
         self.here.clear()
-        self._size = 0
+        self._size = sum(len(mine.statement.body) for mine in names.values())
         self._shelf.clear()
+        for entry in entries:
+            if entry is not None:
+                self._shelf.put(entry)
 
     def deallocated_one(self) -> None:
         """DEALLOCATE by name has run, in the order of the text."""
