@@ -7,7 +7,7 @@ no bookkeeping here: the server has done it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from guardproxy.session import pins
@@ -201,7 +201,9 @@ class Belongings:
 
     # -- what it is owed --------------------------------------------------------------------------
 
-    def reset_too_far(self, names: set[str], clean: Parameters) -> list[tuple[str, str | None]]:
+    def reset_too_far(
+        self, names: Collection[str], clean: Parameters
+    ) -> list[tuple[str, str | None]]:
         """What RESET has taken to the server's defaults, and the client had otherwise at login."""
         return in_order(
             (name, value)

@@ -93,7 +93,7 @@ class Roaming(Session):
         self._scan = rules.scan_for(known)
         self._belongings = Belongings(parameters, known, rules.probe)
         self._statements = Statements(rules.max_prepared_statements)
-        self._restore: set[str] = set()  # settings that RESET may have taken too far back
+        self._restore: dict[str, int] = {}  # settings that RESET may take too far, and its batch
         self._held = b""
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = 0  # bytes the client had heard before it
@@ -181,7 +181,7 @@ class Roaming(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores:
-            self._restore |= finding.restores
+            self._restore |= dict.fromkeys(finding.restores, self._batch)
             self._watching = True
         if finding.forgets:
             self._watch(_TAGS)
@@ -210,7 +210,7 @@ class Roaming(Session):
         if self._scan.glance(text):
             finding = self._scan.examine(text)
             self._suspect(finding)
-            if Suspicion.PREPARED in finding.suspicion:
+            if Suspicion.PREPARED in finding.suspicion and self.state is not State.FAILED:
                 self._sql_statement(text, at, length)
         if end >= len(data):  # the rest is still to come
             self._suspect(OPAQUE)
@@ -232,6 +232,8 @@ class Roaming(Session):
             self._deallocated = name
         if self._statements.under_way:
             self._watch(_COMPLETIONS)
+        if not first and there == name:
+            return
         start = at + HEADER_SIZE + named.start("name")
         spelled = b'"%b"' % there.replace(b'"', b'""') if there != name else named["name"]
         self._rename(first, at, length, start, start + len(named["name"]), spelled)
@@ -302,16 +304,19 @@ class Roaming(Session):
         elif kind == CLOSE:
             there = self._statements.close(data[start:stop], self._batch)
             self._watch(_COMPLETIONS)
-            self._rename(b"", at, length, start, stop, there)
+            if there:
+                self._rename(b"", at, length, start, stop, there)
         elif self._statements.here.get(data[start:stop]) != data[start:stop]:
             self._where_it_is(length, data, at, start, stop)
 
     def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
         """The statement has another name on this server, or is not there yet."""
-        first, there = self._statements.wanted(data[start:stop], self._batch)
+        name = data[start:stop]
+        first, there = self._statements.wanted(name, self._batch)
         if first:
             self._watch(_COMPLETIONS)
-        self._rename(first, at, length, start, stop, there)
+        if first or there != name:
+            self._rename(first, at, length, start, stop, there)
 
     def _rename(
         self, first: bytes, at: int, length: int, start: int, stop: int, name: bytes
@@ -347,7 +352,8 @@ class Roaming(Session):
         if name:
             body = data[stop + 1 : end] if whole else b""
             first, there = self._statements.parse(name, body, finding, self._batch)
-            self._rename(first, at, length, start, stop, there)
+            if first or there != name:
+                self._rename(first, at, length, start, stop, there)
         else:
             self._statements.parse_unnamed(data[at:end] if whole else None, finding, self._batch)
         self._watch(_COMPLETIONS)
@@ -357,7 +363,7 @@ class Roaming(Session):
 
     def _heed(self, kind: int, body: bytes, at: int) -> None:
         if kind in (PARSE_COMPLETE, CLOSE_COMPLETE):
-            if self._statements.completed():
+            if self._statements.completed(self.queries):
                 self._edits.append((at, at + HEADER_SIZE, b""))
             return
         if kind == COMMAND_COMPLETE:
@@ -367,7 +373,8 @@ class Roaming(Session):
         super()._heed(kind, body, at)
         if kind == ERROR:
             self._statements.failed(self.queries)
-            self._restore.clear()  # what was reset is as before
+            for name in [name for name, batch in self._restore.items() if batch == self.queries]:
+                del self._restore[name]  # it is as before
             if free and self.farewell:  # PostgreSQL's goodbye to nobody
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._release(Command.LOST)
@@ -401,7 +408,7 @@ class Roaming(Session):
         if self._repeating:
             self._repeat(at)
             return
-        wanted, self._restore = self._restore, set()
+        wanted, self._restore = self._restore.keys(), {}
         if wanted and self.state is not State.FAILED:
             assert self.backend is not None
             pairs = self._belongings.reset_too_far(wanted, self.backend.clean)
