@@ -117,3 +117,47 @@ def idle(script: str = "", parameters: Mapping[str, str] | None = None, **rest: 
     stage.play("S> CommandComplete first + ReadyForQuery I\n== idle, owed")
     stage.play(script)
     return stage
+
+
+MADE = "C> Parse {0} '{1}' + Sync\nS> ParseComplete + ReadyForQuery I"
+USED = 'Bind "" {0} + Execute "" + Sync'
+DONE = "BindComplete + CommandComplete x + ReadyForQuery I"
+
+
+def having(name: str = "s", text: str = "SELECT 1", **rest: Any) -> Roamer:
+    """An idle session that has prepared this and seen it done."""
+    return idle(MADE.format(name, text), **rest)
+
+
+def moved(stage: Roamer, server: Backend | None = None) -> Roamer:
+    """It has given its server back and waits for this one, by default one with nothing there."""
+    stage.play("<- give\n!! RELEASE")
+    stage.server = server or Backend(REPORTED)
+    return stage
+
+
+def comes_back(said_: str) -> str:
+    return f"C| {said_}\n!! WANT_SERVER\n-> wait"
+
+
+def other(name: str, text: str) -> Backend:
+    """A server where somebody else has prepared this."""
+    stage = moved(having(name, text))
+    server = Backend(REPORTED)
+    stage.server = server
+    stage.play(f"""
+        {comes_back(USED.format(name))}
+        >S Parse {name} '{text}' + {USED.format(name)}
+        S> ParseComplete + {DONE}
+        >C {DONE}
+        <- give
+        !! RELEASE""")
+    return server
+
+
+def sixth(name: str, stage: Roamer, statement: str) -> bytes:
+    """The name the server knows it by, which has a number of ours in it."""
+    entry = stage.server.shelf.find(stage.session._statements.names[name.encode()].statement)
+    assert entry is not None
+    assert entry.name != name.encode(), statement
+    return entry.name

@@ -1,63 +1,16 @@
 """A roaming session's statements: found, renamed or made again on whatever server it has."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import ProtocolViolation, TooManyStatements
 from guardproxy.session import roaming, statements
-from guardproxy.session.backend import Backend
 from guardproxy.session.pins import PinReason
 from guardproxy.wire import messages
-from tests.session.roamer import REPORTED, Roamer, answer, idle
+from tests.session.roamer import DONE, USED, answer, comes_back, having, idle, moved, other, sixth
 from tests.session.test_roaming import pieces
 from tests.session.transcript import said, spelled
-
-MADE = "C> Parse {0} '{1}' + Sync\nS> ParseComplete + ReadyForQuery I"
-USED = 'Bind "" {0} + Execute "" + Sync'
-DONE = "BindComplete + CommandComplete x + ReadyForQuery I"
-
-
-def having(name: str = "s", text: str = "SELECT 1", **rest: Any) -> Roamer:
-    """An idle session that has prepared this and seen it done."""
-    return idle(MADE.format(name, text), **rest)
-
-
-def moved(stage: Roamer, server: Backend | None = None) -> Roamer:
-    """It has given its server back and waits for this one, by default one with nothing there."""
-    stage.play("<- give\n!! RELEASE")
-    stage.server = server or Backend(REPORTED)
-    return stage
-
-
-def comes_back(said_: str) -> str:
-    return f"C| {said_}\n!! WANT_SERVER\n-> wait"
-
-
-def other(name: str, text: str) -> Backend:
-    """A server where somebody else has prepared this."""
-    stage = moved(having(name, text))
-    server = Backend(REPORTED)
-    stage.server = server
-    stage.play(f"""
-        {comes_back(USED.format(name))}
-        >S Parse {name} '{text}' + {USED.format(name)}
-        S> ParseComplete + {DONE}
-        >C {DONE}
-        <- give
-        !! RELEASE""")
-    return server
-
-
-def sixth(name: str, stage: Roamer, statement: str) -> bytes:
-    """The name the server knows it by, which has a number of ours in it."""
-    entry = stage.server.shelf.find(stage.session._statements.names[name.encode()].statement)
-    assert entry is not None
-    assert entry.name != name.encode(), statement
-    return entry.name
-
 
 # -- names -----------------------------------------------------------------------------------------
 
@@ -292,6 +245,22 @@ def test_the_next_batch_does_not_rely_on_one_that_may_fail() -> None:
         S> {DONE}""")
 
 
+def test_nor_does_it_take_a_name_for_taken() -> None:
+    moved(having()).play(f"""
+        {comes_back("Execute nope + Bind '' s + Sync")}
+        >S Execute nope + Parse s 'SELECT 1' + Bind '' s + Sync
+        C> Parse s 'SELECT 2' + Sync
+        >S Close S s + Close S s + Parse s 'SELECT 1' + Parse s 'SELECT 2' + Sync""")
+
+
+def test_nor_a_name_for_free() -> None:
+    having("a", limit=1).play(f"""
+        C> Execute nope + Parse b 'SELECT 2' + Sync
+        >S Execute nope + Close S a + Parse b 'SELECT 2' + Sync
+        C> {USED.format("a")}
+        >S Close S a + Close S b + Parse a 'SELECT 1' + {USED.format("a")}""")
+
+
 def test_the_completions_of_the_next_batch_are_not_those_of_a_failed_one() -> None:
     idle().play(f"""
         C> Execute nope + Flush
@@ -304,7 +273,7 @@ def test_the_completions_of_the_next_batch_are_not_those_of_a_failed_one() -> No
         >S Bind '' guardproxy_gone_a + Sync""")
 
 
-# -- close, and SQL's own --------------------------------------------------------------------------
+# -- close -------------------------------------------------------------------------------------------
 
 
 def test_a_closed_statement_is_unknown_and_the_server_keeps_it_for_others() -> None:
@@ -320,74 +289,6 @@ def test_a_closed_statement_is_unknown_and_the_server_keeps_it_for_others() -> N
 
 def test_a_portals_close_is_none_of_ours() -> None:
     having().play("C> Close P s + Sync\nS> CloseComplete + ReadyForQuery I")
-
-
-def test_execute_by_sql_finds_the_statement_by_its_name_there() -> None:
-    stage = idle(server=other("s", "SELECT 2"))
-    stage.session.client_sent(said("C", "Parse s 'SELECT 1' + Sync"), 1.0)
-    there = sixth("s", stage, "").decode()
-    stage.play("S> ParseComplete + ReadyForQuery I")
-    sent = stage.session.client_sent(said("C", "Query 'EXECUTE s'"), 1.0)
-    assert sent == messages.query(f'EXECUTE "{there}"')
-
-
-def test_execute_by_sql_makes_it_where_it_is_missing() -> None:
-    moved(having()).play(f"""
-        {comes_back("Query 'EXECUTE s'")}
-        >S Parse s 'SELECT 1' + Query 'EXECUTE s'
-        S> ParseComplete + CommandComplete x + ReadyForQuery I
-        >C CommandComplete x + ReadyForQuery I""")
-
-
-def test_execute_by_sql_never_finds_another_clients() -> None:
-    idle(server=other("s", "SELECT 2")).play("""
-        C> Query 'EXECUTE s'
-        >S Close S s + Query 'EXECUTE s'
-        S> CloseComplete + ErrorResponse ERROR 26000 unknown + ReadyForQuery I
-        >C ErrorResponse ERROR 26000 unknown + ReadyForQuery I""")
-
-
-def test_prepare_by_sql_has_another_clients_out_of_its_way() -> None:
-    idle(server=other("s", "SELECT 2")).play("""
-        C> Query 'PREPARE s AS SELECT 1'
-        >S Close S s + Query 'PREPARE s AS SELECT 1'""")
-
-
-def test_a_query_in_pieces_is_read_as_a_whole() -> None:
-    stage = moved(having())
-    stage.play(f"{comes_back('Sync')}\n>S Sync\nS> ReadyForQuery I")
-    words = said("C", "Query 'EXECUTE s'")
-    assert stage.session.client_sent(words[:9], 1.0) == b""
-    assert stage.session.client_sent(words[9:], 1.0) == said("C", "Parse s 'SELECT 1'") + words
-
-
-def test_deallocate_forgets_it_here_and_there() -> None:
-    stage = having()
-    stage.play("""
-        C> Query 'DEALLOCATE s'
-        S> CommandComplete DEALLOCATE + ReadyForQuery I
-        C> Bind '' s + Sync
-        >S Bind '' guardproxy_gone_s + Sync""")
-    assert len(stage.server.shelf) == 0
-
-
-def test_a_deallocate_that_failed_forgets_nothing() -> None:
-    having().play(f"""
-        C> Query 'DEALLOCATE s'
-        S> ErrorResponse ERROR 25P02 aborted + ReadyForQuery I
-        C> {USED.format("s")}
-        S> {DONE}""")
-
-
-@pytest.mark.parametrize("statement", ["DEALLOCATE ALL", "DISCARD ALL"])
-def test_deallocate_all_takes_everybodys_from_the_server(statement: str) -> None:
-    stage = having(server=other("theirs", "SELECT 2"))
-    stage.play(f"""
-        C> Query '{statement}'
-        S> CommandComplete '{statement}' + ReadyForQuery I
-        C> Bind '' s + Sync
-        >S Bind '' guardproxy_gone_s + Sync""")
-    assert len(stage.server.shelf) == 0
 
 
 # -- the unnamed statement -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Whose reply is whose, and what an error takes back; test_roaming_prepared.py plays it all."""
+"""Whose reply is whose, and what an error takes back; test_roaming_prepared.py and test_roaming_sql.py play it all."""
 
 from guardproxy.session.pins import NOTHING, Finding, PinReason
 from guardproxy.session.prepared import Shelf
