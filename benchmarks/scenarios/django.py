@@ -125,7 +125,7 @@ def parse_wrk(text: str, backends: int) -> Answers:
 
 
 def latency(text: str, percent: int) -> float:
-    found = re.search(rf"^ +{percent}% +([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
+    found = re.search(rf"^ +{percent}% +([\d.]+)(us|ms|s|m) *$", text, re.MULTILINE)
     if found is None:
         raise RunError(f"wrk gave no latency:\n{text}")
     return float(found[1]) * UNITS[found[2]]

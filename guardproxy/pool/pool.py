@@ -157,7 +157,8 @@ class Pool(Generic[Holder]):
 
     def learned(self, wanted: Mapping[str, str], changed: Mapping[str, str]) -> None:
         """Remember what PostgreSQL made of a set of startup parameters."""
-        self.welcomes[_without_name(wanted)] = changed
+        own = {name: value for name, value in changed.items() if name != "application_name"}
+        self.welcomes[_without_name(wanted)] = own
         while len(self.welcomes) > MAX_WELCOMES:
             self.welcomes.popitem(last=False)
 

@@ -7,7 +7,7 @@ no bookkeeping here: the server has done it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from guardproxy.session import pins
@@ -201,10 +201,10 @@ class Belongings:
 
     # -- what it is owed --------------------------------------------------------------------------
 
-    def reset_too_far(
-        self, names: Collection[str], clean: Parameters
-    ) -> list[tuple[str, str | None]]:
+    def reset_too_far(self, names: set[str], clean: Parameters) -> list[tuple[str, str | None]]:
         """What RESET has taken to the server's defaults, and the client had otherwise at login."""
+        if "session_authorization" in names:  # the role goes with it
+            names = names | {"role"}
         return in_order(
             (name, value)
             for name, value in self._startup.values.items()

@@ -16,11 +16,11 @@ from guardproxy.wire import messages
 SET_CONFIG = "SELECT pg_catalog.set_config($1, $2, false)"
 """With NULL for the value it is RESET (src/backend/utils/misc/guc_funcs.c, set_config_by_name)."""
 
-PUT_BACK = f"""{SET_CONFIG} WHERE COALESCE(
+PUT_BACK = """SELECT pg_catalog.set_config($1, $2, false) WHERE COALESCE(
     (SELECT source OPERATOR(pg_catalog.<>) 'session'::pg_catalog.text
         FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) $1),
     pg_catalog.current_setting($1, true)
-        OPERATOR(pg_catalog.=) ANY ('{{"",none}}'::pg_catalog.text[]),
+        OPERATOR(pg_catalog.=) ANY ('{"",none}'::pg_catalog.text[]),
     true)"""
 """Only what has really been reset; the second condition is for what pg_settings does not list."""
 

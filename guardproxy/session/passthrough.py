@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from guardproxy.session.backend import Backend
-from guardproxy.session.session import FORWARD, Command, Session, client_table
+from guardproxy.session.session import FORWARD, Command, Session, client_table, skipped_table
 from guardproxy.session.states import Event
 from guardproxy.wire import messages
 from guardproxy.wire.frames import Frames
 from guardproxy.wire.messages import AUTHENTICATION, ERROR, PARAMETER_STATUS, READY_FOR_QUERY
 
-_PASSTHROUGH = client_table(FORWARD, {})  # PostgreSQL itself answers for what we do not know
+# PostgreSQL itself answers for what we do not know.
+_PASSTHROUGH = client_table(FORWARD, {})
+_SKIPPED = skipped_table(FORWARD)
 
 
 class Passthrough(Session):
@@ -21,7 +23,8 @@ class Passthrough(Session):
 
     def __init__(self, parameters: Mapping[str, str], now: float) -> None:
         super().__init__(parameters, now)
-        self._table = _PASSTHROUGH
+        self._table = self._usual = _PASSTHROUGH
+        self._skipped = _SKIPPED
 
     def lease(self, backend: Backend, now: float) -> bytes:
         """A server of our own, which has had our startup packet: its login is ours too."""

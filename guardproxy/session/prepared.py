@@ -87,6 +87,10 @@ class Shelf:
             self._entries.move_to_end(wanted)
         return entry
 
+    def all(self) -> list[Entry]:
+        """The least recently wanted first."""
+        return list(self._entries.values())
+
     def named(self, name: bytes) -> Entry | None:
         """What has this name here."""
         found = self._by_name.get(name)

@@ -8,7 +8,6 @@ what they *have* done is asked of the server, once, before it is given back.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -28,7 +27,6 @@ from guardproxy.session.session import (
     Session,
     client_table,
 )
-from guardproxy.session.statement import identifier
 from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
@@ -59,11 +57,6 @@ MAX_REPEATED = 4096
 _STALE_PLAN = b"Mcached plan must not change result type\0"
 
 _TOO_LONG = Finding(pins=frozenset((PinReason.STATEMENT,)))
-_IN_SQL = re.compile(
-    rb"""(?isx) (?: \s | --[^\n]*\n | /\*.*?\*/ )*
-    (?P<verb> PREPARE | EXECUTE | DEALLOCATE (?: \s+ PREPARE )? ) \s+
-    (?P<name> "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
-)
 
 
 class Roaming(Session):
@@ -71,7 +64,6 @@ class Roaming(Session):
 
     __slots__ = (
         "_belongings",
-        "_deallocated",
         "_held",
         "_repeatable",
         "_repeating",
@@ -87,7 +79,7 @@ class Roaming(Session):
         self, parameters: Mapping[str, str], known: Mapping[str, str], now: float, rules: Rules
     ) -> None:
         super().__init__(parameters, now)
-        self._table = _TABLE
+        self._table = self._usual = _TABLE
         self.backend: Backend | None = None
         self._rules = rules
         self._scan = rules.scan_for(known)
@@ -98,7 +90,6 @@ class Roaming(Session):
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = 0  # bytes the client had heard before it
         self._repeating = False
-        self._deallocated: bytes | None = None
 
     # -- the lease --------------------------------------------------------------------------------
 
@@ -203,6 +194,8 @@ class Roaming(Session):
         end = at + length
         if end >= len(data) and length <= MAX_CARRIED:
             return False
+        if self.unsynced:
+            self._mark(at)
         text = data[at + HEADER_SIZE : end]
         self._remember(text)
         if self._statements.unnamed is not None:
@@ -210,33 +203,18 @@ class Roaming(Session):
         if self._scan.glance(text):
             finding = self._scan.examine(text)
             self._suspect(finding)
-            if Suspicion.PREPARED in finding.suspicion and self.state is not State.FAILED:
-                self._sql_statement(text, at, length)
+            self._make_way(finding, text, at)
         if end >= len(data):  # the rest is still to come
             self._suspect(OPAQUE)
         return True
 
-    def _sql_statement(self, text: bytes, at: int, length: int) -> None:
-        """PREPARE, EXECUTE or DEALLOCATE by name, which is the server's business and the client's.
-
-        SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE").
-        """
-        named = _IN_SQL.match(text)
-        if named is None or named["name"].upper() in (b"ALL", b"TRANSACTION"):
-            return
-        name, batch = identifier(named["name"]), self._batch
-        if named["verb"].upper() == b"PREPARE":
-            first, there = self._statements.out_of_the_way(name, batch), name
-        else:
-            first, there = self._statements.in_sql(name, batch)
-            self._deallocated = name
-        if self._statements.under_way:
-            self._watch(_COMPLETIONS)
-        if not first and there == name:
-            return
-        start = at + HEADER_SIZE + named.start("name")
-        spelled = b'"%b"' % there.replace(b'"', b'""') if there != name else named["name"]
-        self._rename(first, at, length, start, start + len(named["name"]), spelled)
+    def _make_way(self, finding: Finding, text: bytes, at: int) -> None:
+        """For what SQL does with prepared statements, in front of the message at `at`."""
+        if Suspicion.PREPARED in finding.suspicion and self.state is not State.FAILED:
+            first = self._statements.for_sql(text, self._batch)
+            if first:
+                self._watch(_COMPLETIONS)
+                self._edits.append((at, at, first))
 
     def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
         if act == _BINDS:
@@ -245,7 +223,7 @@ class Roaming(Session):
         elif act == PARSES:
             return self._parse(length, data, at, now)
         elif act == _CALLS:
-            return self._call(now)
+            return self._call(at, now)
         elif act == _NAMES:
             start = at + HEADER_SIZE + 1
             stop = data.find(b"\0", start)
@@ -266,8 +244,15 @@ class Roaming(Session):
             self._name(kind, length, data, at, start, stop)
         return True
 
-    def _call(self, now: float) -> bool:
+    def _mark(self, at: int) -> None:
+        """A Query is skipped too after an error, if no Sync stands between. Its mark will tell."""
+        self._edits.append((at, at, self._statements.mark(self._batch)))
+        self._watch(_COMPLETIONS)
+
+    def _call(self, at: int, now: float) -> bool:
         """FunctionCall: of a function that has only a number here."""
+        if self.unsynced:
+            self._mark(at)
         self.owed.append(FUNCTION_CALL)
         self.unsynced = False
         if self.state is not _ACTIVE:
@@ -292,6 +277,7 @@ class Roaming(Session):
         finding = statements.finding(name)
         if finding is not NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
+            self._make_way(finding, statements.text(name), at)
         if there != name:
             self._where_it_is(length, data, at, start, stop)
 
@@ -338,12 +324,14 @@ class Roaming(Session):
         stop = data.find(b"\0", start)
         if stop < 0 and not self._malformed(length, data, at):
             return False
+        alone = not self.unsynced
         self._extended(now)
         if not 0 <= stop < end:
             return True
         text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
         self._remember(text)
         finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
+        self._make_way(finding, text, at)
         if not whole:
             finding = replace(finding, suspicion=EVERYTHING)
         name = data[start:stop]
@@ -355,7 +343,8 @@ class Roaming(Session):
             if first or there != name:
                 self._rename(first, at, length, start, stop, there)
         else:
-            self._statements.parse_unnamed(data[at:end] if whole else None, finding, self._batch)
+            carried = data[at:end] if whole else None
+            self._statements.parse_unnamed(carried, finding, self._batch, alone)
         self._watch(_COMPLETIONS)
         return True
 
@@ -372,9 +361,11 @@ class Roaming(Session):
         free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
-            self._statements.failed(self.queries)
-            for name in [name for name, batch in self._restore.items() if batch == self.queries]:
-                del self._restore[name]  # it is as before
+            first = self.queries
+            self._failed()
+            for name, batch in list(self._restore.items()):
+                if first <= batch <= self.queries:
+                    del self._restore[name]  # it is as before
             if free and self.farewell:  # PostgreSQL's goodbye to nobody
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._release(Command.LOST)
@@ -392,11 +383,17 @@ class Roaming(Session):
             self._belongings.report(*messages.parse_parameter_status(body))
             self._scan = self._rules.scan_for(self._belongings.reported)
 
+    def _failed(self) -> None:
+        """What stands behind the error in its batch is skipped; a Query there is owed nothing."""
+        while self._statements.failed(self.queries) and self.owed:
+            del self.owed[0]
+            self.queries += 1
+
     def _completed(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
-            self._statements.deallocated(None)
-        elif tag == b"DEALLOCATE\0" and self._deallocated is not None:
-            self._statements.deallocated(self._deallocated)
+            self._statements.deallocated_all()
+        elif tag == b"DEALLOCATE\0":
+            self._statements.deallocated_one()
         if tag == b"DISCARD ALL\0":
             self._belongings.discarded()
 
@@ -404,11 +401,10 @@ class Roaming(Session):
         self._watching = False
         self._stops = _USUAL
         self._statements.settled()
-        self._deallocated = None
         if self._repeating:
             self._repeat(at)
             return
-        wanted, self._restore = self._restore.keys(), {}
+        wanted, self._restore = set(self._restore), {}
         if wanted and self.state is not State.FAILED:
             assert self.backend is not None
             pairs = self._belongings.reset_too_far(wanted, self.backend.clean)

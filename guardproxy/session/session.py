@@ -43,7 +43,7 @@ BACKLOG_LIMIT = 64 * 1024
 
 # What a client's message means, by its type.
 # 0 is for `skim`: what is only forwarded does not stop its walk.
-FORWARD, REQUEST, EXTENDED, PARSES, COPY_END, LEAVES, ILLEGAL = range(7)
+FORWARD, REQUEST, EXTENDED, PARSES, COPY_END, RESUMES, LEAVES, ILLEGAL = range(8)
 
 
 def client_table(unknown: int, also: Mapping[bytes, int]) -> bytes:
@@ -56,7 +56,16 @@ def client_table(unknown: int, also: Mapping[bytes, int]) -> bytes:
     return bytes(table)
 
 
+def skipped_table(unknown: int) -> bytes:
+    """The same after an error in the extended protocol: all is skipped up to the next Sync.
+
+    (PostgreSQL, "Extended Query": "reads and discards messages until a Sync is reached".)
+    """
+    return client_table(unknown, {b"QFBDECPcf": FORWARD, b"S": RESUMES})
+
+
 _POOLED = client_table(ILLEGAL, {})
+_SKIPPED = skipped_table(ILLEGAL)
 HEEDED = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
 _SERVER_STOPS = stops(HEEDED)
@@ -113,12 +122,15 @@ class Session:
         "_client_skip",
         "_client_tail",
         "_detour",
+        "_doubtful",
         "_edits",
         "_server_skip",
         "_server_tail",
+        "_skipped",
         "_spared",
         "_stops",
         "_table",
+        "_usual",
         "_watching",
         "active_time",
         "application_name",
@@ -160,12 +172,14 @@ class Session:
         self.last_request = b""
         self.received = self.sent = self.queries = self.transactions = self.waits = 0
         self.wait_time = self.active_time = 0.0
-        self._table = _POOLED
+        self._table = self._usual = _POOLED
+        self._skipped = _SKIPPED
         self._stops = _SERVER_STOPS
         self._client_tail = self._server_tail = b""
         self._client_skip = self._server_skip = 0
         self._edits: list[Edit] = []  # to be made in the chunk at hand
         self._detour: Callable[[bytes, float], bytes] | None = None
+        self._doubtful = False
         self._watching = False  # `_settled` wants to be called
         self._spared = -1.0
 
@@ -249,6 +263,11 @@ class Session:
             raise ProtocolViolation(f"invalid frontend message type {kind}")
         if act == COPY_END:
             self._copy_over()
+            return True
+        if act == RESUMES:
+            self._table = self._usual
+            self.owed.append(kind)
+            self.unsynced = False
             return True
         self._extended(now)
         start = data.find(b"\0", at + HEADER_SIZE) + 1 or len(data)
@@ -337,7 +356,8 @@ class Session:
         state, leased = self.state, self.leased
         self.enter(Event.LEFT, now)
         self.leased = False
-        if not leased or self._client_skip or self._detour or self.farewell:
+        doubtful = self._doubtful and bool(self.owed)  # a Query may have been skipped, or not
+        if not leased or self._client_skip or self._detour or self.farewell or doubtful:
             return None
         return Parting(
             len(self.owed),
@@ -423,6 +443,7 @@ class Session:
         self.copying = True
         while self.owed and self.owed[0] == SYNC:
             del self.owed[0]
+            self.queries += 1  # as if it had been answered, for those who count
 
     def _copy_over(self) -> None:
         """No more COPY data. A Sync must follow an extended one: any before was ignored."""
@@ -438,6 +459,9 @@ class Session:
                 self.application_name = value
             return
         self._copy_over()
+        self._doubtful = self.owed[:1] != b"S" and SYNC in self.owed
+        if self.unsynced and not self.owed:  # its Sync has not been sent yet
+            self._table = self._skipped
         if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
             self.farewell = True
 

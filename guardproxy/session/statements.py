@@ -10,15 +10,25 @@ what was sent up to there has not happened, and is undone here too.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import NamedTuple
 
 from guardproxy.errors import TooManyStatements
 from guardproxy.session.pins import NOTHING, Finding
 from guardproxy.session.prepared import Entry, Shelf, Statement, close, gone, statement, tick
+from guardproxy.session.statement import identifier
 
 MAX_BYTES = 32 << 20
 """Bytes of statements one client may have prepared. PostgreSQL's bound is its memory."""
+
+
+_BY_NAME = re.compile(rb"(?i)execute|deallocate|prepare")
+_IDENTIFIER = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][\w$\x80-\xff]*')
+_DEALLOCATE = re.compile(
+    rb"""(?ix) \bdeallocate \s+ (?: prepare \s+ )? (?! all \b )
+    ( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
+)
 
 
 class Undo(NamedTuple):
@@ -28,6 +38,8 @@ class Undo(NamedTuple):
     before: Mine | None = None
     made: Entry | None = None
     closed: Entry | None = None
+    mark: bool = False
+    unnamed: tuple[bytes, Finding, bytes | None] | None = None
 
 
 class Mine(NamedTuple):
@@ -42,12 +54,24 @@ Pending = tuple[int, bool, Undo | None]
 latest, whether it is ours, and what an error takes back. (A plain one, for its speed.)"""
 
 _NO_UNNAMED = Undo(b"")
+_MARK = Undo(mark=True)
 
 
 class Statements:
     """What the client has prepared: `names` for it, `here` the names that its server knows now."""
 
-    __slots__ = ("_limit", "_pending", "_shelf", "_size", "_unnamed", "here", "names", "unnamed")
+    __slots__ = (
+        "_by_sql",
+        "_deallocated",
+        "_limit",
+        "_pending",
+        "_shelf",
+        "_size",
+        "_unnamed",
+        "here",
+        "names",
+        "unnamed",
+    )
 
     def __init__(self, limit: int) -> None:
         self.names: dict[bytes, Mine] = {}
@@ -58,10 +82,13 @@ class Statements:
         self._limit = limit
         self._pending: deque[Pending] = deque()
         self._size = 0
+        self._by_sql = False  # SQL may have prepared statements on this server, for the client
+        self._deallocated: list[bytes] = []  # what SQL under way names
 
     def arrive(self, shelf: Shelf) -> None:
         """On a server that holds these; nothing of ours is known to be there."""
         self._shelf = shelf
+        self._by_sql = False
         self.here.clear()
 
     # -- what the client says ---------------------------------------------------------------------
@@ -75,7 +102,8 @@ class Statements:
             return self._wanted_unnamed(batch)
         known = self.names.get(name)
         if known is None:
-            return b"", gone(name)
+            foreign = self._shelf.named(name) is not None
+            return b"", gone(name) if foreign or not self._by_sql else name
         return self._fetch(known, name, batch)
 
     def _wanted_unnamed(self, batch: int) -> tuple[bytes, bytes]:
@@ -191,12 +219,25 @@ class Statements:
             self.names[name] = Mine(mine.statement, tick())
             self.here.clear()
 
-    def parse_unnamed(self, whole: bytes | None, finding: Finding, batch: int) -> None:
-        """The unnamed statement is another now; None if it is too long to carry."""
+    def text(self, name: bytes) -> bytes:
+        """Of a statement that the client has; what follows in the message comes with it."""
+        if not name:
+            return self.unnamed or b""
+        return self.names[name].statement.body if name in self.names else b""
+
+    def parse_unnamed(self, whole: bytes | None, finding: Finding, batch: int, alone: bool) -> None:
+        """The unnamed statement is another now; None if it is too long to carry.
+
+        An error leaves none if it is this Parse's own. If it is of what came before it in the
+        batch (it does not stand `alone`), the earlier one stays; with which it is taken to be.
+        """
+        undo = _NO_UNNAMED
+        if not alone and self.unnamed is not None:
+            undo = Undo(b"", unnamed=(self.unnamed, self._unnamed, self.here.get(b"")))
         self.unnamed = whole
         self._unnamed = finding
         self.here[b""] = b""
-        self._pending.append((batch, False, _NO_UNNAMED))
+        self._pending.append((batch, False, undo))
 
     def forget_unnamed(self) -> None:
         """A Query destroys it. (PostgreSQL, "Extended Query".)"""
@@ -215,23 +256,44 @@ class Statements:
         self._pending.append((batch, False, Undo(name, before) if before else None))
         return gone(name)
 
+    def mark(self, batch: int) -> bytes:
+        """What is answered if, and only if, the Query behind it is not skipped."""
+        self._pending.append((batch, True, _MARK))
+        return close(gone(b""))
+
     def close_portal(self, batch: int) -> None:
         """Its CloseComplete is the client's."""
         self._pending.append((batch, False, None))
 
-    def in_sql(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
-        """EXECUTE or DEALLOCATE by name: what to send first, and the name to use.
+    def for_sql(self, text: bytes, batch: int) -> bytes:
+        """What must be sent before SQL that prepares, executes or deallocates by name.
 
-        A name that is not the client's must not be another client's there either.
+        SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE"): the client's
+        own must have theirs, and other clients' none that it could hit upon.
         """
-        if name in self.names:
-            return self._fetch(self.names[name], name, batch)
-        return self.out_of_the_way(name, batch), name
+        if not _BY_NAME.search(text):
+            return b""
+        first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
+        mentioned = set(map(identifier, _IDENTIFIER.findall(text)))
+        for name in sorted(mentioned & self.names.keys()):
+            first += self._under_its_name(self.names[name], name, batch)
+        self._by_sql = True
+        self._deallocated = [identifier(name) for name in _DEALLOCATE.findall(text)]
+        return first
 
-    def out_of_the_way(self, name: bytes, batch: int) -> bytes:
-        """SQL's own statements share the server's names: what to send before PREPARE."""
-        entry = self._shelf.named(name)
-        return self._close(entry, batch) if entry and name not in self.names else b""
+    def _is_own(self, entry: Entry) -> bool:
+        mine = self.names.get(entry.name)
+        return mine is not None and mine.statement is entry.statement
+
+    def _under_its_name(self, mine: Mine, name: bytes, batch: int) -> bytes:
+        entry = self._shelf.find(mine.statement)
+        if entry is not None and entry.name == name and entry.made > mine.born:
+            return b""
+        first = self._close(entry, batch) if entry else b""
+        made = Entry(mine.statement, name, tick())
+        self._shelf.put(made)
+        self._pending.append((batch, True, Undo(made=made)))
+        return first + mine.statement.parse(name)
 
     # -- what the server says ---------------------------------------------------------------------
 
@@ -248,8 +310,8 @@ class Statements:
             self.failed(batch - 1)
         return bool(self._pending) and self._pending.popleft()[1]
 
-    def failed(self, batch: int) -> None:
-        """An error: what stands behind it in its batch is skipped."""
+    def failed(self, batch: int) -> bool:
+        """An error: what stands behind it in its batch is skipped; whether a Query too."""
         skipped: list[Pending] = []
         while self._pending and self._pending[0][0] <= batch:
             skipped.append(self._pending.popleft())
@@ -258,13 +320,17 @@ class Statements:
                 self.here.pop(b"", None)  # the client's is as it was
             elif undo is not None:
                 self._take_back(undo)
+        return any(undo is not None and undo.mark for _, _, undo in skipped)
 
     def _take_back(self, undo: Undo) -> None:
         if undo.made is not None:
             self._unmake(undo.made)
         if undo.closed is not None:
             self._shelf.put_back(undo.closed)
-        if undo.name == b"":
+        if undo.unnamed is not None:
+            self.unnamed, self._unnamed, there = undo.unnamed
+            self.here.pop(b"", None) if there is None else self.here.update({b"": there})
+        elif undo.name == b"":
             self.forget_unnamed()
         elif undo.name is not None:
             self._restore(undo.name, undo.before)
@@ -292,17 +358,20 @@ class Statements:
         """Nothing is owed: what has not been answered was skipped."""
         if self._pending:
             self.failed(self._pending[-1][0])
+        self._deallocated.clear()
 
-    def deallocated(self, name: bytes | None) -> None:
-        """DEALLOCATE has run; None for ALL, which takes other clients' from this server too."""
-        if name is None:
-            self.names.clear()
-            self.here.clear()
-            self._size = 0
-            self._shelf.clear()
-            return
+    def deallocated_all(self) -> None:
+        """DEALLOCATE ALL or DISCARD ALL has run: whatever was on this server is gone from it."""
+        self.names.clear()
+        self.here.clear()
+        self._size = 0
+        self._shelf.clear()
+
+    def deallocated_one(self) -> None:
+        """DEALLOCATE by name has run, in the order of the text."""
+        name = self._deallocated.pop(0) if self._deallocated else b""
         old = self.names.get(name)
-        self._restore(name, None)
         if old is not None:
+            self._restore(name, None)
             self._shelf.drop(old.statement)
             self.here.clear()  # the same text may have another name too

@@ -324,3 +324,14 @@ def test_ddl_after_preparing(crowd: Crowd, table: str, pg: Any) -> None:
         else:
             assert result.nfields == 3
         crowd.check(me, server)
+
+
+def test_a_flush_after_the_last_sync(crowd: Crowd, link: Callable[[], Stepper]) -> None:
+    """libpq sends one at the end of a pipeline: it asks for nothing, and keeps no server."""
+    me = link()
+    me.ask(parse("s", "select 1"))
+    for _ in crowd.turns():
+        assert me.ask(run("s")) == "2 [1] C ZI"
+        me.send(FLUSH)
+    for _ in crowd.turns():
+        assert me.ask(run("s")) == "2 [1] C ZI"

@@ -336,3 +336,17 @@ def test_session_authorization(superusers: Crowd) -> None:
     me.execute("set session authorization alice; set role crew")
     assert superusers.everywhere(me, look) == ("alice", "crew")
     assert superusers.everywhere(superusers.client(), look) == ("admin", "admin")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["begin", "reset all", "rollback"],
+        ["begin", "savepoint a", "reset work_mem", "rollback to a", "commit"],
+    ],
+)
+def test_a_reset_undone_step_by_step(crowd: Crowd, begun: Connection, texts: list[str]) -> None:
+    begun.execute("set work_mem to '9MB'")
+    for text in texts:
+        begun.execute(text)
+    assert crowd.everywhere(begun, "show work_mem") == ("9MB",)

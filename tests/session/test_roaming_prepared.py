@@ -224,7 +224,6 @@ def test_what_is_said_after_the_error_came_is_skipped_too() -> None:
         >S Execute nope + Flush
         S> ErrorResponse ERROR 34000 oops
         C> {USED.format("s")}
-        >S Parse s 'SELECT 1' + {USED.format("s")}
         S> ReadyForQuery I
         C> {USED.format("s")}
         >S Parse s 'SELECT 1' + {USED.format("s")}
@@ -273,7 +272,7 @@ def test_the_completions_of_the_next_batch_are_not_those_of_a_failed_one() -> No
         >S Bind '' guardproxy_gone_a + Sync""")
 
 
-# -- close -------------------------------------------------------------------------------------------
+# -- close -----------------------------------------------------------------------------------------
 
 
 def test_a_closed_statement_is_unknown_and_the_server_keeps_it_for_others() -> None:

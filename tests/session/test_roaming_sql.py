@@ -1,8 +1,5 @@
 """PREPARE, EXECUTE and DEALLOCATE by SQL share their names with the protocol's statements."""
 
-import pytest
-
-from guardproxy.wire import messages
 from tests.session.roamer import DONE, USED, comes_back, having, idle, moved, other, sixth
 from tests.session.transcript import said
 
@@ -13,7 +10,9 @@ def test_execute_by_sql_finds_the_statement_by_its_name_there() -> None:
     there = sixth("s", stage, "").decode()
     stage.play("S> ParseComplete + ReadyForQuery I")
     sent = stage.session.client_sent(said("C", "Query 'EXECUTE s'"), 1.0)
-    assert sent == messages.query(f'EXECUTE "{there}"')
+    assert sent == said(
+        "C", f"Close S s + Close S {there} + Parse s 'SELECT 1' + Query 'EXECUTE s'"
+    )
 
 
 def test_execute_by_sql_makes_it_where_it_is_missing() -> None:
@@ -58,8 +57,7 @@ def test_deallocate_forgets_it_here_and_there() -> None:
     stage.play("""
         C> Query 'DEALLOCATE s'
         S> CommandComplete DEALLOCATE + ReadyForQuery I
-        C> Bind '' s + Sync
-        >S Bind '' guardproxy_gone_s + Sync""")
+        C> Bind '' s + Sync""")
     assert len(stage.server.shelf) == 0
 
 
@@ -71,12 +69,21 @@ def test_a_deallocate_that_failed_forgets_nothing() -> None:
         S> {DONE}""")
 
 
-@pytest.mark.parametrize("statement", ["DEALLOCATE ALL", "DISCARD ALL"])
-def test_deallocate_all_takes_everybodys_from_the_server(statement: str) -> None:
+def test_deallocate_all_forgets_all() -> None:
     stage = having(server=other("theirs", "SELECT 2"))
-    stage.play(f"""
-        C> Query '{statement}'
-        S> CommandComplete '{statement}' + ReadyForQuery I
+    stage.play("""
+        C> Query 'DEALLOCATE ALL'
+        >S Close S theirs + Query 'DEALLOCATE ALL'
+        S> CloseComplete + CommandComplete 'DEALLOCATE ALL' + ReadyForQuery I
+        >C CommandComplete 'DEALLOCATE ALL' + ReadyForQuery I""")
+    assert len(stage.server.shelf) == 0
+
+
+def test_discard_all_takes_everybodys_from_the_server() -> None:
+    stage = having(server=other("theirs", "SELECT 2"))
+    stage.play("""
+        C> Query 'DISCARD ALL'
+        S> CommandComplete 'DISCARD ALL' + ReadyForQuery I
         C> Bind '' s + Sync
         >S Bind '' guardproxy_gone_s + Sync""")
     assert len(stage.server.shelf) == 0

@@ -1,4 +1,7 @@
-"""Whose reply is whose, and what an error takes back; test_roaming_prepared.py and test_roaming_sql.py play it all."""
+"""Whose reply is whose, and what an error takes back.
+
+test_roaming_prepared.py and test_roaming_sql.py play it all.
+"""
 
 from guardproxy.session.pins import NOTHING, Finding, PinReason
 from guardproxy.session.prepared import Shelf
@@ -45,8 +48,6 @@ def test_a_statement_that_is_known_to_be_there_is_here() -> None:
 
 def test_one_that_may_do_something_is_looked_at_each_time() -> None:
     mine, _ = prepared(finding=RISKY)
-    mine.wanted(b"s", 1)
-    assert mine.here == {}
     assert mine.finding(b"s") is RISKY
     assert mine.finding(b"unknown") is NOTHING
 
@@ -74,7 +75,10 @@ def test_two_names_for_one_text_are_both_forgotten_by_the_server() -> None:
     while mine.under_way:
         mine.completed(1)
     mine.wanted(b"b", 2)
-    mine.deallocated(b"a")
+    mine.for_sql(b"DEALLOCATE a", 3)
+    while mine.under_way:
+        mine.completed(3)
+    mine.deallocated_one()
     first, there = mine.wanted(b"b", 3)
     assert (first[:1], there) == (b"P", b"b")
     assert len(shelf) == 1
