@@ -70,11 +70,12 @@ def tick() -> int:
 class Shelf:
     """The statements a server holds, least recently wanted first, and their names there."""
 
-    __slots__ = ("_by_name", "_entries")
+    __slots__ = ("_by_name", "_entries", "_lost")
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Statement, Entry] = OrderedDict()
         self._by_name: dict[bytes, Statement] = {}
+        self._lost: set[bytes] = set()  # names that may be taken, who knows by what
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -97,7 +98,7 @@ class Shelf:
 
     def free_name(self, wish: bytes) -> bytes:
         """The client's own name, if that is free here."""
-        if wish in self._by_name or wish.startswith(_OURS):
+        if wish in self._by_name or wish in self._lost or wish.startswith(_OURS):
             return b"%b_%d_%b" % (_OURS, tick(), wish)
         return wish
 
@@ -105,6 +106,13 @@ class Shelf:
         self.drop(entry.statement)
         self._entries[entry.statement] = entry
         self._by_name[entry.name] = entry.statement
+
+    def put_back(self, entry: Entry) -> None:
+        """It has not been closed; but what has come to its place since may not have come either."""
+        if entry.statement in self._entries or entry.name in self._by_name:
+            self._lost.add(entry.name)
+        else:
+            self.put(entry)
 
     def drop(self, old: Statement) -> None:
         """It is not here any more."""
@@ -122,6 +130,7 @@ class Shelf:
     def clear(self) -> None:
         self._entries.clear()
         self._by_name.clear()
+        self._lost.clear()
 
 
 def gone(name: bytes) -> bytes:

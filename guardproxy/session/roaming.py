@@ -253,7 +253,8 @@ class Roaming(Session):
     def _resume(self) -> None:
         """It has waited enough."""
         self._table = self._usual
-        self.commands.append(Command.RESUME_CLIENT)
+        if len(self._client_tail) > BACKLOG_LIMIT:
+            self.commands.append(Command.RESUME_CLIENT)
         if self._client_tail:
             self._say(b"")
 
@@ -350,16 +351,19 @@ class Roaming(Session):
         elif kind == CLOSE:
             there = self._statements.close(data[start:stop], self._batch)
             self._watch(_COMPLETIONS)
-            self._rename(b"", at, length, start, stop, there)
+            if there:
+                self._rename(b"", at, length, start, stop, there)
         elif self._statements.here.get(data[start:stop]) != data[start:stop]:
             self._where_it_is(length, data, at, start, stop)
 
     def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
         """The statement has another name on this server, or is not there yet."""
-        first, there = self._statements.wanted(data[start:stop], self._batch)
+        name = data[start:stop]
+        first, there = self._statements.wanted(name, self._batch)
         if first:
             self._watch(_COMPLETIONS)
-        self._rename(first, at, length, start, stop, there)
+        if first or there != name:
+            self._rename(first, at, length, start, stop, there)
 
     def _rename(
         self, first: bytes, at: int, length: int, start: int, stop: int, name: bytes
@@ -397,7 +401,8 @@ class Roaming(Session):
         if name:
             body = data[stop + 1 : end] if whole else b""
             first, there = self._statements.parse(name, body, finding, self._batch)
-            self._rename(first, at, length, start, stop, there)
+            if first or there != name:
+                self._rename(first, at, length, start, stop, there)
         else:
             carried = data[at:end] if whole else None
             self._statements.parse_unnamed(carried, finding, self._batch, alone)
@@ -408,7 +413,7 @@ class Roaming(Session):
 
     def _heed(self, kind: int, body: bytes, at: int) -> None:
         if kind in (PARSE_COMPLETE, CLOSE_COMPLETE):
-            if self._statements.completed():
+            if self._statements.completed(self.queries):
                 self._edits.append((at, at + HEADER_SIZE, b""))
             return
         if kind == COMMAND_COMPLETE:
@@ -417,7 +422,11 @@ class Roaming(Session):
         free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
+            first = self.queries
             self._failed()
+            for name, batch in list(self._restore.items()):
+                if first <= batch <= self.queries:
+                    del self._restore[name]  # it is as before
             if free and self.farewell:  # PostgreSQL's goodbye to nobody
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._release(Command.LOST)
@@ -440,9 +449,6 @@ class Roaming(Session):
         while self._statements.failed(self.queries) and self.owed:
             del self.owed[0]
             self.queries += 1
-        if self._restore:  # what was reset is as before
-            later = {name: batch for name, batch in self._restore.items() if batch > self.queries}
-            self._restore = later
 
     def _completed(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):

@@ -41,7 +41,7 @@ class Undo(NamedTuple):
 
     name: bytes | None = None
     before: Mine | None = None
-    made: Statement | None = None
+    made: Entry | None = None
     closed: Entry | None = None
     mark: bool = False
     unnamed: tuple[bytes, Finding, bytes | None] | None = None
@@ -124,26 +124,47 @@ class Statements:
         """
         entry = self._shelf.find(mine.statement)
         first = b""
-        if entry is None or entry.made < mine.born:
-            there, first = self._make(mine.statement, entry, name, batch)
-            first += mine.statement.parse(there)
-            self._pending.append((batch, True, Undo(made=mine.statement)))
-        else:
-            there = entry.name
-        if mine.statement.finding is NOTHING:
-            self.here[name] = there
-        return first, there
+        if entry is None or entry.made < mine.born or self._doubtful(entry, batch):
+            made, first = self._make(mine.statement, entry, name, batch)
+            first += mine.statement.parse(made.name)
+            self._pending.append((batch, True, Undo(made=made)))
+            return first, made.name
+        if mine.statement.finding is NOTHING and not self._pending:
+            self.here[name] = entry.name
+        return first, entry.name
+
+    def _doubtful(self, entry: Entry, batch: int) -> bool:
+        """Whether it is made by an earlier batch, which may yet fail before it comes to that."""
+        return any(
+            undo is not None and undo.made is entry and earlier < batch
+            for earlier, _, undo in self._pending
+        )
+
+    def _being_closed(self, name: bytes, batch: int) -> bool:
+        """Whether an earlier batch closes it, and may yet fail before it comes to that."""
+        return any(
+            undo is not None
+            and earlier < batch
+            and name == (undo.closed.name if undo.closed else undo.made.name if undo.made else None)
+            for earlier, _, undo in self._pending
+        )
 
     def _make(
         self, new: Statement, old: Entry | None, wish: bytes, batch: int
-    ) -> tuple[bytes, bytes]:
-        """Its name on this server, and the Closes that must come before its Parse."""
+    ) -> tuple[Entry, bytes]:
+        """Its place on this server, and the Closes that must come before its Parse."""
         name = old.name if old else self._shelf.free_name(wish)
-        first = self._close(old, batch) if old else b""
-        self._shelf.put(Entry(new, name, tick()))
+        first = b""
+        if old:
+            first = self._close(old, batch)
+        elif self._being_closed(name, batch):
+            first = close(name)
+            self._pending.append((batch, True, None))
+        made = Entry(new, name, tick())
+        self._shelf.put(made)
         for entry in self._shelf.over(self._limit):
             first += self._close(entry, batch)
-        return name, first
+        return made, first
 
     def _close(self, entry: Entry, batch: int) -> bytes:
         """Off the shelf."""
@@ -167,17 +188,25 @@ class Statements:
             )
         new = statement(body, finding) if body else Statement(b"", finding)
         self.names[name] = Mine(new, tick())
-        there, first = self._make(new, self._shelf.find(new), name, batch)
-        self._pending.append((batch, False, Undo(name, made=new)))
-        if finding is NOTHING:
-            self.here[name] = there
-        return first, there
+        made, first = self._make(new, self._shelf.find(new), name, batch)
+        self._pending.append((batch, False, Undo(name, made=made)))
+        return first, made.name
 
     def _parse_again(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
-        """The name is taken: PostgreSQL is to say so, and for that it must be taken there."""
+        """The name is taken: PostgreSQL is to say so, and for that it must be taken there.
+
+        By this statement under this name, for the error tells it: one that is there under another
+        of the client's names, or somebody else's, is made anew.
+        """
         first, there = b"", name
-        if self._shelf.named(name) is None:
-            first, there = self._fetch(self.names[name], name, batch)
+        taken = self._shelf.named(name)
+        if taken is None or self._doubtful(taken, batch):
+            mine = self.names[name]
+            other = self._shelf.find(mine.statement)
+            if other is not None and mine.statement.body:
+                first = self._close(other, batch)
+            more, there = self._fetch(mine, name, batch)
+            first += more
         self._pending.append((batch, False, None))
         return first, there
 
@@ -266,8 +295,9 @@ class Statements:
         if entry is not None and entry.name == name and entry.made > mine.born:
             return b""
         first = self._close(entry, batch) if entry else b""
-        self._shelf.put(Entry(mine.statement, name, tick()))
-        self._pending.append((batch, True, Undo(made=mine.statement)))
+        made = Entry(mine.statement, name, tick())
+        self._shelf.put(made)
+        self._pending.append((batch, True, Undo(made=made)))
         return first + mine.statement.parse(name)
 
     # -- what the server says ---------------------------------------------------------------------
@@ -276,8 +306,13 @@ class Statements:
     def under_way(self) -> bool:
         return bool(self._pending)
 
-    def completed(self) -> bool:
-        """A ParseComplete or CloseComplete; whether it is ours."""
+    def completed(self, batch: int) -> bool:
+        """A ParseComplete or CloseComplete in the answer to this batch; whether it is ours.
+
+        What earlier ones have left was said after their error had come, and skipped as well.
+        """
+        if self._pending and self._pending[0][0] < batch:
+            self.failed(batch - 1)
         return bool(self._pending) and self._pending.popleft()[1]
 
     def over(self, batch: int, failed: bool) -> None:
@@ -292,17 +327,18 @@ class Statements:
         skipped: list[Pending] = []
         while self._pending and self._pending[0][0] <= batch:
             skipped.append(self._pending.popleft())
-        for _, _, undo in reversed(skipped):
-            if undo is not None:
+        for _, ours, undo in reversed(skipped):
+            if undo is _NO_UNNAMED and ours:
+                self.here.pop(b"", None)  # the client's is as it was
+            elif undo is not None:
                 self._take_back(undo)
         return any(undo is not None and undo.mark for _, _, undo in skipped)
 
     def _take_back(self, undo: Undo) -> None:
         if undo.made is not None:
-            self._shelf.drop(undo.made)
-            self.here.clear()
+            self._unmake(undo.made)
         if undo.closed is not None:
-            self._shelf.put(undo.closed)
+            self._shelf.put_back(undo.closed)
         if undo.name is not None and any(u and u.name == undo.name for _, _, u in self._pending):
             return  # a later batch has said anew what the name stands for
         if undo.unnamed is not None:
@@ -313,6 +349,17 @@ class Statements:
         elif undo.name is not None:
             self._restore(undo.name, undo.before)
 
+    def _unmake(self, entry: Entry) -> None:
+        """It has not been made; a later batch may have been about to close it."""
+        if self._shelf.find(entry.statement) is entry:
+            self._shelf.drop(entry.statement)
+            self.here.clear()
+        else:
+            self._pending = deque(
+                (batch, ours, None if undo is not None and undo.closed is entry else undo)
+                for batch, ours, undo in self._pending
+            )
+
     def _restore(self, name: bytes, before: Mine | None) -> None:
         self.here.pop(name, None)
         after = self.names.pop(name, None)
@@ -322,8 +369,9 @@ class Statements:
             self._size += len(before.statement.body)
 
     def settled(self) -> None:
-        """Nothing is owed: all that was answered has been."""
-        self._pending.clear()
+        """Nothing is owed: what has not been answered was skipped."""
+        if self._pending:
+            self.failed(self._pending[-1][0])
         self._deallocated.clear()
 
     def deallocated_all(self) -> None:
@@ -333,13 +381,13 @@ class Statements:
         """
         later = [undo for _, _, undo in self._pending if undo is not None and undo.made is not None]
         names = {u.name: self.names[u.name] for u in later if u.name and u.name in self.names}
-        entries = [self._shelf.find(u.made) for u in later if u.made is not None]
+        entries = [u.made for u in later]
         self.names = names
         self.here.clear()
         self._size = sum(len(mine.statement.body) for mine in names.values())
         self._shelf.clear()
         for entry in entries:
-            if entry is not None:
+            if entry is not None:  # for the type's sake
                 self._shelf.put(entry)
 
     def deallocated_one(self) -> None:
@@ -349,3 +397,4 @@ class Statements:
         if old is not None:
             self._restore(name, None)
             self._shelf.drop(old.statement)
+            self.here.clear()  # the same text may have another name too

@@ -3,21 +3,28 @@
     C> Parse "" "SELECT 1" + Sync       the client says this in one chunk; it is forwarded
     S> ParseComplete + ReadyForQuery I  the server says this in one chunk; it is forwarded
     C| Query "SELECT 1"                 nothing is forwarded: kept, or swallowed
+    >S Parse s1 "SELECT 1" + Sync       the server gets this, after what stands in the line before
+    >C ReadyForQuery I                  the client gets this, likewise
     == active, owed Q                   the session's state now, and what its server owes
     !! WANT_SERVER                      its commands since the last line; without one: none
 
-"Forwarded" is the very same bytes object. Messages that are not laid out below have their words as
-NUL-terminated strings for a body. Lines that begin with # are remarks.
+"Forwarded" is the very same bytes object, unless a >S or >C says what it has become. Messages that
+are not laid out below have their words as NUL-terminated strings for a body, ^ being a NUL; a NULL
+is that among the values of a Bind or a DataRow. Lines that begin with # are remarks. What we
+execute ourselves is one word, and so are the replies to it: SetConfig TimeZone UTC role NULL, and
+Executed 2.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from guardproxy.session.backend import Backend
 from guardproxy.session.conversations import Message
+from guardproxy.session.parameters import PUT_BACK, SET_CONFIG
 from guardproxy.session.passthrough import Passthrough
 from guardproxy.session.session import Command, Session
 from guardproxy.session.states import Event
@@ -70,22 +77,56 @@ def _fields(severity: str, sqlstate: str, text: str) -> bytes:
     return f"S{severity}\0V{severity}\0C{sqlstate}\0M{text}\0\0".encode()
 
 
-def _body(name: str, words: list[str]) -> bytes:
-    if name in ("ErrorResponse", "NoticeResponse"):
-        return _fields(*words)
-    if name == "ReadyForQuery":
-        return words[0].encode()
-    if name == "Authentication":  # its code, and the rest as it is
-        return int(words[0]).to_bytes(4, "big") + b"".join(word.encode() for word in words[1:])
-    if name == "DataRow":
-        columns = [len(word).to_bytes(4, "big") + word.encode() for word in words]
-        return len(words).to_bytes(2, "big") + b"".join(columns)
-    strings = b"".join(word.encode() + b"\0" for word in words)
-    if name == "Parse":
-        return strings + b"\0\0"
-    if name == "NotificationResponse":
-        return b"\0\0\0\1" + strings
-    return strings
+def _values(words: list[str]) -> bytes:
+    """The columns of a DataRow, the parameters of a Bind."""
+    values = (None if word == "NULL" else word.encode() for word in words)
+    columns = (b"\xff" * 4 if v is None else len(v).to_bytes(4, "big") + v for v in values)
+    return len(words).to_bytes(2, "big") + b"".join(columns)
+
+
+def _strings(words: list[str]) -> bytes:
+    return b"".join(word.encode() + b"\0" for word in words)
+
+
+def _parse(name: str, text: str, *types: str) -> bytes:
+    oids = b"".join(int(oid).to_bytes(4, "big") for oid in types)
+    return _strings([name, text]) + len(types).to_bytes(2, "big") + oids
+
+
+LAYOUTS: dict[str, Callable[..., bytes]] = {
+    "Authentication": lambda code, *rest: int(code).to_bytes(4, "big") + "".join(rest).encode(),
+    "Bind": lambda portal, name, *values: (
+        _strings([portal, name]) + b"\0\0" + _values([*values]) + b"\0\0"
+    ),
+    "Close": lambda kind, name="": kind.encode() + _strings([name]),
+    "DataRow": lambda *words: _values([*words]),
+    "Describe": lambda kind, name="": kind.encode() + _strings([name]),
+    "ErrorResponse": _fields,
+    "Execute": lambda portal, limit="0": _strings([portal]) + int(limit).to_bytes(4, "big"),
+    "NoticeResponse": _fields,
+    "NotificationResponse": lambda *words: b"\0\0\0\1" + _strings([*words]),
+    "Parse": _parse,
+    "ReadyForQuery": str.encode,
+}
+
+
+def _executed(rows: str) -> bytes:
+    """What a server says to `messages.run_apart` of a statement that returns one value."""
+    row = "BindComplete + DataRow x + CommandComplete 'SELECT 1' + CloseComplete + " * int(rows)
+    return said("S", f"CloseComplete + ParseComplete + {row}CloseComplete + ReadyForQuery I")
+
+
+def _executes(sql: str, words: tuple[str, ...]) -> bytes:
+    values = (None if word == "NULL" else word for word in words[1::2])
+    return messages.run_apart(sql, zip(words[::2], values, strict=True))
+
+
+SEVERAL: dict[str, Callable[..., bytes]] = {
+    "SetConfig": lambda *words: _executes(SET_CONFIG, words),
+    "PutBack": lambda *words: _executes(PUT_BACK, words),
+    "Executed": _executed,
+}
+"""One word for several messages."""
 
 
 def said(speaker: str, line: str) -> bytes:
@@ -95,8 +136,22 @@ def said(speaker: str, line: str) -> bytes:
     for part in line.split(" + "):
         name, *words = shlex.split(part)
         words = [word.replace("^", "\0") for word in words]
-        chunk += messages.message(ord(names[name]), _body(name, words))
+        if name in SEVERAL:
+            chunk += SEVERAL[name](*words)
+            continue
+        body = LAYOUTS[name](*words) if name in LAYOUTS else _strings(words)
+        chunk += messages.message(ord(names[name]), body)
     return chunk
+
+
+def spelled(speaker: str, chunk: bytes) -> list[tuple[str, bytes]]:
+    """The messages of a chunk by name, for people to compare."""
+    names = {ord(kind): name for name, kind in (CLIENT if speaker == "C" else SERVER).items()}
+    frames = Frames()
+    frames.feed(chunk)
+    found = [(names[kind], body) for kind, body in frames]
+    assert len(frames) == 0, "the end of it is cut off"
+    return found
 
 
 def lines(script: str) -> list[tuple[str, str]]:
@@ -116,31 +171,46 @@ class Stage:
 
     def play(self, script: str) -> None:
         """Act the script out; the commands it does not mention must not be there."""
-        for mark, rest in lines(script):
+        story = lines(script)
+        for (mark, rest), after in pairwise([*story, ("", "")]):
+            if mark in (">S", ">C"):
+                continue  # it was looked at with the line before
             if mark == "!!":
                 wanted = [Command[name] for name in rest.split()]
                 assert self.session.commands == wanted, rest
                 self.session.commands.clear()
+                if Command.TELL_SERVER in wanted:
+                    self._became("C", b"", self.session.for_server, after)
                 continue
             assert self.session.commands == [], (mark, rest)
             if mark == "==":
                 assert self.shown("owed" in rest) == rest
             else:
-                self._hear(mark, rest)
+                self._hear(mark, rest, after)
         assert self.session.commands == []
 
     def shown(self, owed: bool) -> str:
         state = str(self.session.state)
         return f"{state}, owed {self.session.owed.decode()}".strip() if owed else state
 
-    def _hear(self, mark: str, rest: str) -> None:
+    def _hear(self, mark: str, rest: str, after: tuple[str, str]) -> None:
         chunk = said(mark[0], rest)
         hear = self.session.client_sent if mark[0] == "C" else self.session.server_sent
         forwarded = hear(chunk, self.now)
         if mark[1] == "|":
             assert forwarded == b"", rest
         else:
-            assert forwarded is chunk, rest
+            self._became(mark[0], chunk, forwarded, after)
+
+    def _became(self, speaker: str, said_: bytes, now: bytes, after: tuple[str, str]) -> None:
+        mark, rest = after
+        if mark in (">S", ">C"):
+            assert mark[1] != speaker, after
+            assert spelled(speaker, now) == spelled(speaker, said(speaker, rest)), rest
+        elif said_:
+            assert now is said_, now
+        else:
+            assert now == b""
 
     def lease(self, **pristine: str) -> bytes:
         """A server with these ParameterStatus values; returns what it gets first."""

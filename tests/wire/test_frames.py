@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import ProtocolViolation
-from guardproxy.wire.frames import HEADER_SIZE, Frames, skim, stops
+from guardproxy.wire.frames import HEADER_SIZE, Frames, skim, splice, stops
 from guardproxy.wire.messages import message
 
 messages = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=40)), max_size=8)
@@ -115,3 +115,19 @@ def test_what_nobody_wants_is_stepped_over_in_any_chunking(
         seen += [kind for kind, _ in frames]
     assert bytes(seen) == b"Z" * kinds.count(b"Z")
     assert len(frames) == 0
+
+
+edits = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.binary(max_size=5)))
+
+
+@given(edits, st.binary(min_size=9, max_size=9))
+def test_a_spliced_chunk_has_the_new_where_the_old_was(
+    steps: list[tuple[int, int, bytes]], rest: bytes
+) -> None:
+    """Each edit is a gap to the one before, how much is replaced, and by what."""
+    old, new, made = b"", b"", []
+    for gap, length, words in steps:
+        old, new = old + rest[:gap], new + rest[:gap] + words
+        made.append((len(old), len(old) + length, words))
+        old += b"x" * length
+    assert splice(old + rest, made) == new + rest

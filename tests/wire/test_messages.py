@@ -207,3 +207,33 @@ def test_a_notice_is_no_error() -> None:
     [(kind, body)] = split(messages.notice("waiting", "3 before you"))
     fields = messages.parse_fields(body)
     assert (kind, fields["V"], fields["C"], fields["D"]) == ("N", "NOTICE", "00000", "3 before you")
+
+
+# -- what is bound ---------------------------------------------------------------------------------
+
+
+def bind(formats: list[int], values: list[bytes | None]) -> bytes:
+    parts = [struct.pack(f"!h{len(formats)}hh", len(formats), *formats, len(values))]
+    parts += [struct.pack("!i", -1) if v is None else struct.pack("!i", len(v)) + v for v in values]
+    return b"portal\0name\0" + b"".join(parts) + b"\0\0"
+
+
+values = st.lists(st.none() | st.text(max_size=5).map(str.encode), max_size=4)
+
+
+@given(st.lists(st.integers(0, 1), max_size=3), values)
+def test_each_bound_value_is_read(formats: list[int], bound: list[bytes | None]) -> None:
+    body = bind(formats, bound)
+    for number, value in enumerate(bound, 1):
+        assert messages.bound_text(body, number) == (None if value is None else value.decode())
+
+
+@given(st.binary(max_size=30), st.integers(1, 5))
+def test_a_malformed_bind_has_no_value_or_some_text(body: bytes, number: int) -> None:
+    found = messages.bound_text(body, number)
+    assert found is None or found.encode(errors="surrogateescape") in body
+
+
+def test_a_value_that_is_cut_off_is_none() -> None:
+    assert messages.bound_text(bind([], [b"work_mem"])[:-15], 1) is None
+    assert messages.bound_text(b"portal", 1) is None

@@ -1,0 +1,156 @@
+"""What a session has on its server: suspected by text, told by the probe."""
+
+from guardproxy.session.belongings import Belongings
+from guardproxy.session.parameters import Parameters
+from guardproxy.session.pins import EVERYTHING, Finding, PinReason, Suspicion
+from guardproxy.wire import messages
+from tests.session.roamer import asked
+from tests.session.transcript import said
+
+KNOWN = {"TimeZone": "UTC", "server_version": "18.0"}
+SETTINGS = Suspicion.SETTINGS | Suspicion.ALL_SETTINGS
+Replies = list[tuple[int, bytes]]
+
+
+def having(parameters: dict[str, str] | None = None, probe: str = "suspicious") -> Belongings:
+    return Belongings(parameters or {}, KNOWN, probe)
+
+
+def suspect(mine: Belongings, finding: Finding, statement: bytes = b"", bind: bytes = b"") -> None:
+    mine.suspect(finding, bind, statement, 7.0)
+
+
+def rows(*said_: str) -> Replies:
+    return [(messages.DATA_ROW, said("S", f"DataRow {row}")[5:]) for row in said_]
+
+
+def test_at_first_it_has_its_startup_parameters() -> None:
+    mine = having({"timezone": "UTC", "work_mem": "1MB"})
+    assert mine.setup is Parameters.of({"TimeZone": "UTC", "work_mem": "1MB"})
+
+
+def test_a_reported_value_is_a_setting() -> None:
+    mine = having()
+    mine.report("TimeZone", "Mars")
+    assert mine.setup is Parameters.of({"TimeZone": "Mars"})
+
+
+def test_settings_are_what_the_server_says_they_are() -> None:
+    mine = having({"work_mem": "1MB"})
+    mine.answered(Suspicion.SETTINGS, rows("setting work_mem 2MB", "setting a.b 1"), 0.0)
+    assert mine.setup is Parameters.of({"TimeZone": "UTC", "work_mem": "2MB", "a.b": "1"})
+
+
+def test_a_setting_that_is_gone_is_forgotten() -> None:
+    mine = having({"work_mem": "1MB"})
+    mine.answered(Suspicion.SETTINGS, rows("setting work_mem NULL"), 0.0)
+    assert mine.settings == {}
+
+
+def test_no_role_is_no_setting() -> None:
+    mine = having()
+    mine.answered(Suspicion.ROLE, rows("setting role bob"), 0.0)
+    assert mine.settings == {"role": "bob"}
+    mine.answered(Suspicion.ROLE, rows("setting role none"), 0.0)
+    assert mine.settings == {}
+
+
+def test_a_list_of_all_that_is_set_forgets_the_others() -> None:
+    mine = having({"work_mem": "1MB", "app.tenant": "7"})
+    mine.answered(SETTINGS, rows("setting jit off"), 0.0)
+    assert mine.settings == {"app.tenant": "7", "jit": "off"}  # what has a dot is never listed
+
+
+def test_what_is_reported_is_known_from_the_reports() -> None:
+    mine = having()
+    mine.answered(SETTINGS, rows("setting timezone Mars"), 0.0)
+    assert mine.setup is Parameters.of({"TimeZone": "UTC"})
+
+
+def test_nothing_is_asked_of_the_unsuspicious() -> None:
+    assert having().question() == (Suspicion(0), b"")
+
+
+def test_a_question_is_asked_once() -> None:
+    mine = having()
+    suspect(mine, Finding(Suspicion.SETTINGS, frozenset(("work_mem",))))
+    assert mine.question() == (Suspicion.SETTINGS, asked(Suspicion.SETTINGS, "work_mem"))
+    assert mine.question() == (Suspicion(0), b"")
+
+
+def test_always_is_everything_and_what_is_never_listed_by_name() -> None:
+    mine = having({"app.tenant": "7"}, "always")
+    assert mine.question() == (EVERYTHING, asked(EVERYTHING, "app.tenant"))
+
+
+def test_a_name_that_was_bound_is_asked_for_or_pins() -> None:
+    mine, finding = having(), Finding(Suspicion.SETTINGS, bound_settings=(1,))
+    suspect(mine, finding, bind=said("C", "Bind '' '' Work_Mem 1")[5:])
+    assert mine.question() == (Suspicion.SETTINGS, asked(Suspicion.SETTINGS, "work_mem"))
+    suspect(mine, finding, bind=said("C", "Bind '' '' NULL 1")[5:])
+    assert list(mine.pins) == [PinReason.SETTING]
+
+
+def test_a_pin_tells_since_when_and_by_what_without_its_literals() -> None:
+    mine = having()
+    suspect(mine, Finding(pins=frozenset((PinReason.SEQUENCE,))), b"SELECT lastval(), 'secret'")
+    pin = mine.pins[PinReason.SEQUENCE]
+    assert (pin.since, pin.statement) == (7.0, "SELECT lastval(), ?")
+
+
+def test_what_the_probe_finds_is_blamed_on_the_first_that_was_suspect() -> None:
+    mine = having()
+    suspect(mine, Finding(Suspicion.LISTEN), b"LISTEN a")
+    suspect(mine, Finding(Suspicion.LISTEN), b"LISTEN b")
+    mine.answered(mine.question()[0], rows("listen a NULL"), 9.0)
+    pin = mine.pins[PinReason.LISTEN]
+    assert (pin.since, pin.statement) == (9.0, "LISTEN a")
+
+
+def test_only_what_was_asked_for_is_unpinned() -> None:
+    mine = having()
+    mine.answered(EVERYTHING, rows("listen a NULL", "advisory_lock x NULL"), 0.0)
+    mine.answered(Suspicion.LOCKS, [], 1.0)
+    assert list(mine.pins) == [PinReason.LISTEN]
+
+
+def test_an_answer_ends_a_pin_for_reasons_unknown() -> None:
+    mine = having()
+    mine.answered(SETTINGS, [(messages.ERROR, b"")], 0.0)
+    assert list(mine.pins) == [PinReason.UNKNOWN]
+    mine.answered(SETTINGS, [], 1.0)
+    assert mine.pins == {}
+
+
+def test_a_pinned_session_is_bound_unless_something_new_is_suspected() -> None:
+    mine = having()
+    assert not mine.bound
+    mine.answered(EVERYTHING, rows("listen a NULL"), 0.0)
+    assert mine.bound
+    suspect(mine, Finding(Suspicion.LISTEN))
+    assert not mine.bound
+
+
+def test_what_discard_all_does_not_undo_binds_for_good() -> None:
+    mine = having()
+    suspect(mine, Finding(Suspicion.LISTEN, pins=frozenset((PinReason.SETSEED,))))
+    mine.discarded()
+    assert mine.bound
+
+
+def test_without_a_probe_the_text_is_believed() -> None:
+    mine = having(probe="never")
+    suspect(mine, Finding(Suspicion.LOCKS), b"SELECT pg_advisory_lock(1)")
+    assert list(mine.pins) == [PinReason.ADVISORY_LOCK]
+    assert mine.bound
+    assert mine.question() == (Suspicion(0), b"")
+
+
+def test_news_are_what_the_client_does_not_know_yet() -> None:
+    mine = having()
+    replies = [
+        (messages.PARAMETER_STATUS, b"TimeZone\0Pluto\0"),
+        (messages.PARAMETER_STATUS, b"TimeZone\0Mars\0"),
+    ]
+    assert mine.news(replies) == said("S", "ParameterStatus TimeZone Mars")
+    assert mine.news(replies) == b""

@@ -1,0 +1,426 @@
+"""A session that moves: what it carries along, when it gives its server back, and what it keeps."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardproxy.errors import SetupFailed
+from guardproxy.session import roaming
+from guardproxy.session.backend import Backend
+from guardproxy.session.pins import EVERYTHING, PinReason, Suspicion
+from guardproxy.session.states import State
+from guardproxy.wire import messages
+from tests.session.roamer import REPORTED, SETTINGS, Roamer, answer, asked, idle
+from tests.session.transcript import said, spelled
+
+cuts = st.lists(st.integers(1, 40), max_size=20)
+
+
+def pieces(data: bytes, sizes: list[int]) -> list[bytes]:
+    """`data` in pieces of these sizes, and the rest."""
+    found = []
+    for size in sizes:
+        found.append(data[:size])
+        data = data[size:]
+    return [*found, data]
+
+
+# -- hand-over -------------------------------------------------------------------------------------
+
+
+def test_a_server_with_the_same_settings_gets_nothing_in_front() -> None:
+    stage = Roamer()
+    stage.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S Query x\n== active, owed Q")
+    assert not stage.session.on_detour
+
+
+def test_what_differs_is_set_in_front_and_the_replies_swallowed() -> None:
+    stage = Roamer({"TimeZone": "Mars", "work_mem": "1MB"})
+    stage.play("""
+        C| Query x
+        !! WANT_SERVER
+        -> wait
+        >S SetConfig TimeZone Mars work_mem 1MB + Query x
+        S| Executed 2
+        S> CommandComplete x + ReadyForQuery I
+        == idle, owed""")
+
+
+def test_the_next_with_the_same_settings_gets_nothing_in_front() -> None:
+    first = idle("<- give\n!! RELEASE\n== parked", {"work_mem": "1MB"})
+    second = Roamer({"work_mem": "1MB"}, first.server)
+    second.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S Query x")
+
+
+def test_what_only_the_last_one_had_set_is_reset() -> None:
+    first = idle("<- give\n!! RELEASE", {"TimeZone": "Mars", "work_mem": "1MB"})
+    second = Roamer({"TimeZone": "Venus"}, first.server)
+    second.play("""
+        C| Query x
+        !! WANT_SERVER
+        -> wait
+        >S SetConfig TimeZone Venus work_mem NULL + Query x""")
+
+
+def test_a_setting_that_postgresql_refuses_ends_the_client_with_its_words() -> None:
+    stage = Roamer({"TimeZone": "Nowhere"})
+    stage.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S SetConfig TimeZone Nowhere + Query x")
+    with pytest.raises(SetupFailed, match="invalid value"):
+        stage.play('S| CloseComplete + ErrorResponse ERROR 22023 "invalid value" + ReadyForQuery I')
+
+
+def test_the_client_is_told_of_a_value_that_is_not_what_it_believes() -> None:
+    stage = Roamer({"TimeZone": "mars"})
+    stage.play("""
+        C| Query x
+        !! WANT_SERVER
+        -> wait
+        >S SetConfig TimeZone mars + Query x
+        S> CloseComplete + ParameterStatus TimeZone Mars + ReadyForQuery I
+        >C ParameterStatus TimeZone Mars""")
+
+
+def test_it_is_not_told_what_it_believes_already() -> None:
+    stage = Roamer({"TimeZone": "Mars"})
+    stage.play("""
+        C| Query x
+        !! WANT_SERVER
+        -> wait
+        >S SetConfig TimeZone Mars + Query x
+        S| CloseComplete + ParameterStatus TimeZone Mars + ReadyForQuery I""")
+
+
+@given(cuts, cuts)
+def test_a_hand_over_is_the_same_in_any_chunks(ours: list[int], theirs: list[int]) -> None:
+    stage = Roamer({"TimeZone": "mars"})
+    stage.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S SetConfig TimeZone mars + Query x")
+    words = said("C", 'Parse s "SELECT 1" + Bind "" s + Execute "" + Sync')
+    replies = said("S", "CloseComplete + ParameterStatus TimeZone Mars + ReadyForQuery I")
+    replies += said("S", "CommandComplete x + ReadyForQuery I")
+    assert b"".join(stage.session.client_sent(p, 1.0) for p in pieces(words, ours)) == words
+    heard = b"".join(stage.session.server_sent(p, 1.0) for p in pieces(replies, theirs))
+    line = "ParameterStatus TimeZone Mars + CommandComplete x + ReadyForQuery I"
+    assert spelled("S", heard) == spelled("S", said("S", line))
+    stage.play("== active, owed S")
+
+
+def test_a_setting_that_the_server_reports_goes_along() -> None:
+    first = idle("""
+        C> Query "SET TimeZone Pluto"
+        S> CommandComplete SET + ParameterStatus TimeZone Pluto + ReadyForQuery I""")
+    # The scan of this test suspects each SET.
+    first.session.revoke(1.0)
+    first.play(f"S| {answer('setting work_mem 4MB')}\n!! RELEASE\n== parked")
+    first.server = Backend(REPORTED)
+    first.play("""
+        C| Query x
+        !! WANT_SERVER
+        -> wait
+        >S SetConfig TimeZone Pluto work_mem 4MB + Query x""")
+
+
+# -- revoke ----------------------------------------------------------------------------------------
+
+
+def suspected(statement: str = '"SET work_mem 2MB"', **rest: Any) -> Roamer:
+    """An idle session that has executed this."""
+    return idle(f"C> Query {statement}\nS> CommandComplete x + ReadyForQuery I", **rest)
+
+
+def probed(statement: str = '"SET work_mem 2MB"', **rest: Any) -> Roamer:
+    stage = suspected(statement, **rest)
+    assert stage.session.movable
+    assert stage.session.revoke(stage.now) != b""
+    assert stage.session.commands == []
+    return stage
+
+
+def test_an_unsuspicious_session_gives_its_server_back_at_once() -> None:
+    idle("<- give\n!! RELEASE\n== parked")
+
+
+def test_it_is_released_while_its_client_does_not_notice_and_goes_on_elsewhere() -> None:
+    stage = idle("<- give\n!! RELEASE\nC| Query y\n!! WANT_SERVER\n-> wait\n>S Query y")
+    stage.play("S> CommandComplete y + ReadyForQuery I\n== idle, owed")
+
+
+def test_a_suspicious_one_is_asked_for_just_what_is_suspected() -> None:
+    stage = suspected()
+    assert stage.session.revoke(1.0) == asked(Suspicion.SETTINGS, "work_mem")
+    stage.play("== idle")
+
+
+def test_the_name_that_was_bound_is_asked_for() -> None:
+    stage = idle("""
+        C> Parse "" "SET_CONFIG $1" + Bind "" "" App.Tenant 7 + Execute "" + Sync
+        S> ParseComplete + BindComplete + CommandComplete x + ReadyForQuery I""")
+    assert stage.session.revoke(1.0) == asked(Suspicion.SETTINGS, "app.tenant")
+
+
+def test_a_clean_answer_releases_it() -> None:
+    stage = probed()
+    stage.play(f"S| {answer('setting work_mem 2MB')}\n!! RELEASE\n== parked")
+    assert stage.session.pins == {}
+
+
+def test_what_was_read_back_is_set_on_the_next_server() -> None:
+    stage = probed()
+    stage.play(f"S| {answer('setting work_mem 2MB')}\n!! RELEASE")
+    stage.server = Backend(REPORTED)
+    stage.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S SetConfig work_mem 2MB + Query x")
+
+
+@given(cuts)
+def test_a_probes_answer_is_the_same_in_any_chunks(sizes: list[int]) -> None:
+    stage = probed()
+    for piece in pieces(said("S", answer("setting work_mem 2MB")), sizes):
+        assert stage.session.server_sent(piece, 1.0) == b""
+    stage.play("!! RELEASE\n== parked")
+
+
+def test_a_pin_keeps_it_with_the_statement_that_did_it() -> None:
+    stage = probed("LISTEN")
+    stage.play(f"S| {answer('listen channel NULL')}\n!! KEEP\n== idle, owed")
+    assert list(stage.session.pins) == [PinReason.LISTEN]
+    assert stage.session.pins[PinReason.LISTEN].statement == "LISTEN"
+    assert not stage.session.movable
+
+
+def test_a_probe_that_fails_keeps_it_for_a_reason_unknown() -> None:
+    stage = probed()
+    stage.play("S| CloseComplete + ErrorResponse ERROR 42501 denied + ReadyForQuery I\n!! KEEP")
+    assert list(stage.session.pins) == [PinReason.UNKNOWN]
+    assert not stage.session.movable
+
+
+def test_a_later_probe_unpins_it() -> None:
+    stage = probed("LISTEN")
+    stage.play(f"S| {answer('listen channel NULL')}\n!! KEEP")
+    stage.play("C> Query UNLISTEN\nS> CommandComplete UNLISTEN + ReadyForQuery I")
+    assert stage.session.movable
+    assert stage.session.revoke(1.0) == asked(Suspicion.LISTEN)
+    stage.play(f"S| {answer()}\n!! RELEASE")
+    assert stage.session.pins == {}
+
+
+def test_what_no_catalog_shows_pins_at_once_and_for_good() -> None:
+    stage = suspected("LASTVAL")
+    assert list(stage.session.pins) == [PinReason.SEQUENCE]
+    assert not stage.session.movable
+
+
+def test_a_library_loaded_is_not_to_be_had_away_by_any_probe() -> None:
+    stage = suspected("LOAD")
+    stage.play("C> Query LISTEN\nS> CommandComplete LISTEN + ReadyForQuery I")
+    assert not stage.session.movable
+    assert stage.session.leave(1.0) is None
+
+
+def test_discard_all_unpins_what_it_undoes() -> None:
+    stage = suspected("LASTVAL")
+    stage.play('C> Query "DISCARD ALL"\nS> CommandComplete "DISCARD ALL" + ReadyForQuery I')
+    assert stage.session.pins == {}
+    assert stage.session.movable
+
+
+@pytest.mark.parametrize("cut", range(0, len(said("S", answer())), 7))
+def test_a_client_that_speaks_during_the_probe_keeps_its_server(cut: int) -> None:
+    stage, replies = probed(), said("S", answer("setting work_mem 2MB"))
+    assert stage.session.server_sent(replies[:cut], 1.0) == b""
+    stage.play("C> Query y\n== active, owed Q")
+    assert stage.session.server_sent(replies[cut:], 1.0) == b""
+    stage.play("!! KEEP\nS> CommandComplete y + ReadyForQuery I\n== idle, owed")
+    assert stage.session.pins == {}
+
+
+def test_its_reply_may_come_in_the_probes_last_chunk() -> None:
+    stage = probed()
+    stage.play("C> Query y")
+    reply = said("S", "CommandComplete y + ReadyForQuery I")
+    assert stage.session.server_sent(said("S", answer()) + reply, 1.0) == reply
+    stage.play("!! KEEP\n== idle, owed")
+
+
+def test_half_a_message_goes_along_and_waits_for_its_rest() -> None:
+    stage, line = probed(), said("C", "Query y")
+    assert stage.session.client_sent(line[:6], 1.0) == b""
+    stage.play(f"S| {answer()}\n!! RELEASE\n== parked")
+    assert stage.session.client_sent(line[6:], 1.0) == b""
+    stage.play("!! WANT_SERVER\n-> wait\n>S Query y")
+
+
+def test_a_setting_that_changes_meanwhile_is_told() -> None:
+    told = answer().replace("CloseComplete + ParseC", "ParameterStatus TimeZone Mars + ParseC", 1)
+    probed().play(f"S> {told}\n>C ParameterStatus TimeZone Mars\n!! RELEASE")
+
+
+def test_a_notification_during_the_probe_is_the_clients() -> None:
+    told = "NotificationResponse channel payload"
+    probed().play(f"S> {told}\n>C {told}")
+
+
+def test_always_asks_for_everything() -> None:
+    stage = idle(probe="always")
+    assert stage.session.revoke(1.0) == asked(EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("LISTEN", PinReason.LISTEN),
+        ("LOCK", PinReason.ADVISORY_LOCK),
+        ('"SET work_mem 2MB"', PinReason.SETTING),
+    ],
+)
+def test_without_probes_what_may_be_is(statement: str, reason: PinReason) -> None:
+    stage = suspected(statement, probe="never")
+    assert list(stage.session.pins) == [reason]
+    assert not stage.session.movable
+
+
+# -- what cannot be moved --------------------------------------------------------------------------
+
+BUSY = [
+    "C> Query y",
+    'C> Parse "" y',
+    "C> Query BEGIN\nS> ReadyForQuery T",
+    "C> Query BEGIN\nS> ReadyForQuery E",
+    "C> Query COPY\nS> CopyInResponse 0",
+    "C> Query y\nC> Query z\nS> ReadyForQuery I",
+    "S> ErrorResponse FATAL 57P01 bye",
+]
+
+
+@pytest.mark.parametrize("script", BUSY)
+def test_a_session_with_something_under_way_cannot_be_moved(script: str) -> None:
+    stage = idle("C> Query LISTEN\nS> ReadyForQuery I")
+    assert stage.session.movable
+    stage.play(script)
+    assert not stage.session.movable
+
+
+@pytest.mark.parametrize("cut", [3, 8])
+def test_nor_in_the_middle_of_a_message_of_the_server(cut: int) -> None:
+    stage, told = idle(), said("S", "NotificationResponse channel payload")
+    stage.session.server_sent(told[:cut], 1.0)
+    assert not stage.session.movable
+    stage.session.server_sent(told[cut:], 1.0)
+    assert stage.session.movable
+
+
+def test_nor_in_the_middle_of_a_message_of_the_client() -> None:
+    stage, stray = idle(), said("C", "CopyData 0123456789")
+    stage.session.client_sent(stray[:8], 1.0)
+    assert not stage.session.movable
+    stage.session.client_sent(stray[8:], 1.0)
+    assert stage.session.movable
+
+
+def test_nor_while_the_server_is_asked_something() -> None:
+    assert not probed().session.movable
+    assert not Roamer().session.movable
+
+
+# -- what RESET took too far -----------------------------------------------------------------------
+
+MARS = {"TimeZone": "Mars", "work_mem": "1MB"}
+
+
+def test_after_reset_all_the_client_has_its_startup_values_again_before_it_is_told() -> None:
+    idle(parameters=MARS).play("""
+        C> Query "RESET ALL"
+        S> CommandComplete RESET + ParameterStatus TimeZone UTC + ReadyForQuery I
+        >C CommandComplete RESET + ParameterStatus TimeZone UTC
+        !! TELL_SERVER
+        >S PutBack TimeZone Mars work_mem 1MB
+        S| CloseComplete + ParseComplete
+        S> ParameterStatus TimeZone Mars + ReadyForQuery I
+        >C ParameterStatus TimeZone Mars + ReadyForQuery I
+        == idle, owed""")
+
+
+def test_what_was_not_reset_is_left_alone() -> None:
+    idle(parameters=MARS).play("""
+        C> Query "RESET work_mem"
+        S> CommandComplete RESET + ReadyForQuery I
+        >C CommandComplete RESET
+        !! TELL_SERVER
+        >S PutBack work_mem 1MB""")
+
+
+def test_who_had_the_servers_own_values_waits_for_nothing() -> None:
+    idle('C> Query "RESET ALL"\nS> CommandComplete RESET + ReadyForQuery I\n== idle, owed')
+
+
+def test_in_a_transaction_they_are_put_back_at_once() -> None:
+    idle("C> Query BEGIN\nS> ReadyForQuery T", MARS).play("""
+        C> Query "RESET work_mem"
+        S| ReadyForQuery T
+        !! TELL_SERVER
+        >S PutBack work_mem 1MB
+        S| CloseComplete + ParseComplete
+        S> ReadyForQuery T
+        >C ReadyForQuery T
+        == idle in transaction, owed""")
+
+
+def test_nothing_is_put_back_where_the_reset_has_failed() -> None:
+    idle("C> Query BEGIN\nS> ReadyForQuery T", MARS).play("""
+        C> Query "RESET work_mem"
+        S> ErrorResponse ERROR 25P02 aborted + ReadyForQuery E
+        == idle in transaction (aborted), owed""")
+
+
+def test_the_failure_of_an_earlier_batch_does_not_undo_a_reset() -> None:
+    idle(parameters=MARS).play("""
+        C> Query nonsense + Query "RESET work_mem"
+        S> ErrorResponse ERROR 42601 nonsense + ReadyForQuery I
+        S> CommandComplete RESET + ReadyForQuery I
+        >C CommandComplete RESET
+        !! TELL_SERVER
+        >S PutBack work_mem 1MB""")
+
+
+@given(cuts)
+def test_a_reset_is_the_same_in_any_chunks(sizes: list[int]) -> None:
+    stage, words = idle(parameters=MARS), said("C", 'Query "RESET work_mem"')
+    assert b"".join(stage.session.client_sent(p, 1.0) for p in pieces(words, sizes)) == words
+    replies = said("S", "CommandComplete RESET + ReadyForQuery I")
+    heard = b"".join(stage.session.server_sent(p, 1.0) for p in pieces(replies, sizes))
+    assert heard == said("S", "CommandComplete RESET")
+    stage.play("!! TELL_SERVER\n>S PutBack work_mem 1MB")
+    again = said("S", "Executed 1")
+    heard = b"".join(stage.session.server_sent(p, 1.0) for p in pieces(again, sizes))
+    assert heard == said("S", "ReadyForQuery I")
+    assert stage.session.state is State.IDLE
+
+
+def test_nothing_is_copied_where_nothing_is_rewritten() -> None:
+    idle("""
+        C> Query "SELECT 1"
+        S> DataRow 1 + CommandComplete x + ReadyForQuery I
+        C> Parse "" "SELECT $1" + Bind "" "" 1 + Describe P + Execute "" + Sync
+        S> ParseComplete + BindComplete + NoData + CommandComplete x + ReadyForQuery I
+        C> Parse s "SELECT $1" + Describe S s + Sync
+        S> ParseComplete + NoData + ReadyForQuery I
+        C> Bind "" s 1 + Execute "" + Sync
+        S> BindComplete + CommandComplete x + ReadyForQuery I
+        == idle, owed""")
+
+
+def test_a_long_statement_in_pieces_may_have_done_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(roaming, "MAX_CARRIED", 50)
+    stage, words = idle(), messages.query("SELECT " + "x" * 100)
+    assert stage.session.client_sent(words[:70], 1.0) == words[:70]
+    stage.session.client_sent(words[70:], 1.0)
+    stage.play("S> CommandComplete x + ReadyForQuery I")
+    assert stage.session.revoke(1.0) == asked(EVERYTHING)
+
+
+def test_the_probe_for_reset_asks_for_all_that_is_set() -> None:
+    stage = suspected('"RESET work_mem"')
+    assert stage.session.revoke(1.0) == asked(SETTINGS, "work_mem")

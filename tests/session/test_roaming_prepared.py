@@ -1,0 +1,386 @@
+"""A roaming session's statements: found, renamed or made again on whatever server it has."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardproxy.errors import ProtocolViolation, TooManyStatements
+from guardproxy.session import roaming, statements
+from guardproxy.session.pins import PinReason
+from guardproxy.wire import messages
+from tests.session.roamer import DONE, USED, answer, comes_back, having, idle, moved, other, sixth
+from tests.session.test_roaming import pieces
+from tests.session.transcript import said, spelled
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_free_on_the_server_is_the_clients_own() -> None:
+    having().play(f"C> {USED.format('s')}\nS> {DONE}")
+
+
+def test_a_name_that_another_text_has_there_becomes_another() -> None:
+    stage = idle(server=other("s", "SELECT 2"))
+    sent = stage.session.client_sent(said("C", "Parse s 'SELECT 1' + Describe S s + Sync"), 1.0)
+    there = sixth("s", stage, "SELECT 1").decode()
+    assert sent == said("C", f"Parse {there} 'SELECT 1' + Describe S {there} + Sync")
+    stage.play("S> ParseComplete + NoData + ReadyForQuery I")
+    sent = stage.session.client_sent(said("C", USED.format("s")), 1.0)
+    assert sent == said("C", USED.format(there))
+
+
+def test_errors_have_the_clients_name_for_it() -> None:
+    stage = idle(server=other("s", "SELECT 2"))
+    stage.session.client_sent(said("C", "Parse s nonsense + Sync"), 1.0)
+    there = sixth("s", stage, "nonsense").decode()
+    error = 'ErrorResponse ERROR 42P05 "prepared statement \\"{}\\" already exists"'
+    stage.play(f"S> {error.format(there)}\n>C {error.format('s')}")
+
+
+def test_the_same_text_serves_all_who_prepare_it() -> None:
+    """Each client's own Parse reaches the server all the same: the plan is as old as it thinks."""
+    stage = idle(server=other("theirs", "SELECT 1"))
+    stage.play(f"""
+        C> Parse mine 'SELECT 1' + Bind '' mine + Sync
+        >S Close S theirs + Parse theirs 'SELECT 1' + Bind '' theirs + Sync
+        S> CloseComplete + ParseComplete + BindComplete + ReadyForQuery I
+        >C ParseComplete + BindComplete + ReadyForQuery I
+        C> {USED.format("mine")}
+        >S {USED.format("theirs")}""")
+
+
+def test_types_are_part_of_a_statement() -> None:
+    stage = idle(server=other("s", "SELECT 1"))
+    sent = stage.session.client_sent(said("C", "Parse s 'SELECT 1' 23 + Sync"), 1.0)
+    assert sent == said("C", f"Parse {sixth('s', stage, '').decode()} 'SELECT 1' 23 + Sync")
+
+
+@pytest.mark.parametrize("used", ["Bind '' nope", "Describe S nope"])
+def test_an_unknown_name_gets_postgresqls_own_error(used: str) -> None:
+    gone = used.replace("nope", "guardproxy_gone_nope")
+    error = 'ErrorResponse ERROR 26000 "prepared statement \\"{}nope\\" does not exist"'
+    idle().play(f"""
+        C> {used} + Sync
+        >S {gone} + Sync
+        S> {error.format("guardproxy_gone_")} + ReadyForQuery I
+        >C {error.format("")} + ReadyForQuery I""")
+
+
+def test_a_name_of_somebody_elses_is_unknown_too() -> None:
+    idle(server=other("s", "SELECT 2")).play(
+        "C> Bind '' s + Sync\n>S Bind '' guardproxy_gone_s + Sync"
+    )
+
+
+def test_a_name_taken_twice_is_postgresqls_to_refuse() -> None:
+    having().play(
+        "C> Parse s 'SELECT 2' + Sync\nS> ErrorResponse ERROR 42P05 exists + ReadyForQuery I"
+    )
+
+
+def test_on_another_server_it_must_be_taken_first() -> None:
+    moved(having()).play(f"""
+        {comes_back("Parse s 'SELECT 2' + Sync")}
+        >S Parse s 'SELECT 1' + Parse s 'SELECT 2' + Sync
+        S> ParseComplete + ErrorResponse ERROR 42P05 exists + ReadyForQuery I
+        >C ErrorResponse ERROR 42P05 exists + ReadyForQuery I""")
+
+
+def test_and_the_error_must_tell_the_name_that_was_taken() -> None:
+    """The same text has another name there."""
+    stage = having("a")
+    stage.play("C> Parse b 'SELECT 1' + Sync\n>S Close S a + Parse a 'SELECT 1' + Sync")
+    stage.play(
+        "S> CloseComplete + ParseComplete + ReadyForQuery I\n>C ParseComplete + ReadyForQuery I"
+    )
+    stage.play("""
+        C> Parse b 'SELECT 2' + Sync
+        >S Close S a + Parse b 'SELECT 1' + Parse b 'SELECT 2' + Sync""")
+
+
+# -- made where missing ----------------------------------------------------------------------------
+
+
+def test_a_missing_statement_is_made_in_front_of_bind() -> None:
+    moved(having()).play(f"""
+        {comes_back(USED.format("s"))}
+        >S Parse s 'SELECT 1' + {USED.format("s")}
+        S> ParseComplete + {DONE}
+        >C {DONE}
+        C> {USED.format("s")}
+        S> {DONE}""")
+
+
+def test_a_missing_statement_is_made_in_front_of_describe() -> None:
+    moved(having()).play(f"""
+        {comes_back("Describe S s + Sync")}
+        >S Parse s 'SELECT 1' + Describe S s + Sync
+        S> ParseComplete + NoData + ReadyForQuery I
+        >C NoData + ReadyForQuery I""")
+
+
+def test_it_is_made_once_for_a_pipeline() -> None:
+    moved(having()).play(f"""
+        {comes_back("Bind '' s + Execute '' + Bind '' s + Execute '' + Sync")}
+        >S Parse s 'SELECT 1' + Bind '' s + Execute '' + Bind '' s + Execute '' + Sync""")
+
+
+def test_our_completion_is_swallowed_among_the_clients() -> None:
+    moved(having()).play(f"""
+        {comes_back("Parse a 'SELECT 2' + Bind '' s + Close P x + Parse b '' + Sync")}
+        >S Parse a 'SELECT 2' + Parse s 'SELECT 1' + Bind '' s + Close P x + Parse b '' + Sync
+        S> ParseComplete + ParseComplete + BindComplete + CloseComplete + ParseComplete
+        >C ParseComplete + BindComplete + CloseComplete + ParseComplete""")
+
+
+@given(st.lists(st.integers(1, 30), max_size=30), st.lists(st.integers(1, 30), max_size=30))
+def test_a_statement_is_made_in_any_chunks(ours: list[int], theirs: list[int]) -> None:
+    stage = moved(having())
+    stage.play(f"{comes_back('Sync')}\n>S Sync\nS> ReadyForQuery I")
+    words = said("C", f"Parse a 'SELECT 2' + {USED.format('s')}")
+    sent = b"".join(stage.session.client_sent(p, 1.0) for p in pieces(words, ours))
+    assert sent == said("C", f"Parse a 'SELECT 2' + Parse s 'SELECT 1' + {USED.format('s')}")
+    replies = said("S", f"ParseComplete + ParseComplete + {DONE}")
+    heard = b"".join(stage.session.server_sent(p, 1.0) for p in pieces(replies, theirs))
+    assert spelled("S", heard) == spelled("S", said("S", f"ParseComplete + {DONE}"))
+
+
+def test_one_that_was_there_before_the_client_prepared_it_is_made_again() -> None:
+    """It may have been planned for tables as they were then."""
+    server = other("s", "SELECT 1")
+    stage = having()
+    moved(stage, server).play(f"""
+        {comes_back(USED.format("s"))}
+        >S Close S s + Parse s 'SELECT 1' + {USED.format("s")}
+        S> CloseComplete + ParseComplete + {DONE}
+        >C {DONE}""")
+
+
+def test_one_that_was_made_since_is_found() -> None:
+    first, second = having(), having()
+    moved(second, first.server)
+    first.play("<- give\n!! RELEASE")
+    first.play(f"{comes_back(USED.format('s'))}\n>S {USED.format('s')}\nS> {DONE}")
+
+
+def test_what_is_wanted_least_goes_when_there_is_no_room() -> None:
+    stage = having("a", limit=1)
+    stage.play(f"""
+        C> Parse b 'SELECT 2' + Sync
+        >S Close S a + Parse b 'SELECT 2' + Sync
+        S> CloseComplete + ParseComplete + ReadyForQuery I
+        >C ParseComplete + ReadyForQuery I
+        C> {USED.format("a")}
+        >S Close S b + Parse a 'SELECT 1' + {USED.format("a")}""")
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+OOPS = "ErrorResponse ERROR 22012 oops + ReadyForQuery I"
+
+
+def test_what_an_error_skipped_is_made_again() -> None:
+    moved(having()).play(f"""
+        {comes_back("Execute nope + Bind '' s + Sync")}
+        >S Execute nope + Parse s 'SELECT 1' + Bind '' s + Sync
+        S> {OOPS}
+        C> {USED.format("s")}
+        >S Parse s 'SELECT 1' + {USED.format("s")}""")
+
+
+def test_what_was_done_before_the_error_stays() -> None:
+    moved(having()).play(f"""
+        {comes_back("Bind '' s + Execute '' + Parse t nonsense + Sync")}
+        >S Parse s 'SELECT 1' + Bind '' s + Execute '' + Parse t nonsense + Sync
+        S> ParseComplete + BindComplete + {OOPS}
+        >C BindComplete + {OOPS}
+        C> {USED.format("s")}
+        S> {DONE}
+        C> Bind '' t + Sync
+        >S Bind '' guardproxy_gone_t + Sync""")
+
+
+def test_a_close_that_was_skipped_has_not_happened() -> None:
+    having().play(f"""
+        C> Execute nope + Close S s + Sync
+        >S Execute nope + Close S guardproxy_gone_s + Sync
+        S> {OOPS}
+        C> {USED.format("s")}
+        S> {DONE}""")
+
+
+def test_what_was_to_go_and_did_not_is_there_still() -> None:
+    having("a", limit=1).play(f"""
+        C> Execute nope + Parse b 'SELECT 2' + Sync
+        >S Execute nope + Close S a + Parse b 'SELECT 2' + Sync
+        S> {OOPS}
+        C> {USED.format("a")}
+        S> {DONE}""")
+
+
+def test_what_is_said_after_the_error_came_is_skipped_too() -> None:
+    moved(having()).play(f"""
+        {comes_back("Execute nope + Flush")}
+        >S Execute nope + Flush
+        S> ErrorResponse ERROR 34000 oops
+        C> {USED.format("s")}
+        S> ReadyForQuery I
+        C> {USED.format("s")}
+        >S Parse s 'SELECT 1' + {USED.format("s")}
+        S> ParseComplete + {DONE}
+        >C {DONE}""")
+
+
+def test_the_next_batch_does_not_rely_on_one_that_may_fail() -> None:
+    moved(having()).play(f"""
+        {comes_back("Execute nope + Bind '' s + Sync")}
+        >S Execute nope + Parse s 'SELECT 1' + Bind '' s + Sync
+        C> {USED.format("s")}
+        >S Close S s + Parse s 'SELECT 1' + {USED.format("s")}
+        S> {OOPS}
+        S> CloseComplete + ParseComplete + {DONE}
+        >C {DONE}
+        C> {USED.format("s")}
+        S> {DONE}""")
+
+
+def test_nor_does_it_take_a_name_for_taken() -> None:
+    moved(having()).play(f"""
+        {comes_back("Execute nope + Bind '' s + Sync")}
+        >S Execute nope + Parse s 'SELECT 1' + Bind '' s + Sync
+        C> Parse s 'SELECT 2' + Sync
+        >S Close S s + Close S s + Parse s 'SELECT 1' + Parse s 'SELECT 2' + Sync""")
+
+
+def test_nor_a_name_for_free() -> None:
+    having("a", limit=1).play(f"""
+        C> Execute nope + Parse b 'SELECT 2' + Sync
+        >S Execute nope + Close S a + Parse b 'SELECT 2' + Sync
+        C> {USED.format("a")}
+        >S Close S a + Close S b + Parse a 'SELECT 1' + {USED.format("a")}""")
+
+
+def test_the_completions_of_the_next_batch_are_not_those_of_a_failed_one() -> None:
+    idle().play(f"""
+        C> Execute nope + Flush
+        S> ErrorResponse ERROR 34000 oops
+        C> Parse a 'SELECT 1' + Sync + Parse b 'SELECT 2' + Sync
+        S> ReadyForQuery I + ParseComplete + ReadyForQuery I
+        C> {USED.format("b")}
+        S> {DONE}
+        C> Bind '' a + Sync
+        >S Bind '' guardproxy_gone_a + Sync""")
+
+
+# -- close -----------------------------------------------------------------------------------------
+
+
+def test_a_closed_statement_is_unknown_and_the_server_keeps_it_for_others() -> None:
+    stage = having()
+    stage.play("""
+        C> Close S s + Sync
+        >S Close S guardproxy_gone_s + Sync
+        S> CloseComplete + ReadyForQuery I
+        C> Bind '' s + Sync
+        >S Bind '' guardproxy_gone_s + Sync""")
+    assert len(stage.server.shelf) == 1
+
+
+def test_a_portals_close_is_none_of_ours() -> None:
+    having().play("C> Close P s + Sync\nS> CloseComplete + ReadyForQuery I")
+
+
+# -- the unnamed statement -------------------------------------------------------------------------
+
+
+def test_the_unnamed_statement_is_made_again_on_another_server() -> None:
+    moved(having("''")).play(f"""
+        {comes_back(USED.format("''"))}
+        >S Parse '' 'SELECT 1' + {USED.format("''")}
+        S> ParseComplete + {DONE}
+        >C {DONE}
+        C> {USED.format("''")}
+        S> {DONE}""")
+
+
+def test_an_unnamed_statement_of_somebody_elses_is_never_found() -> None:
+    idle().play("C> Bind '' '' + Sync\n>S Bind '' guardproxy_gone_ + Sync")
+
+
+def test_its_absence_is_told_in_postgresqls_words() -> None:
+    error = "ErrorResponse ERROR 26000 '{} does not exist'"
+    idle().play(f"""
+        C> Bind '' '' + Sync
+        >S Bind '' guardproxy_gone_ + Sync
+        S> {error.format('prepared statement "guardproxy_gone_"')} + ReadyForQuery I
+        >C {error.format("unnamed prepared statement")} + ReadyForQuery I""")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "C> Query x\nS> CommandComplete x + ReadyForQuery I",
+        "C> Query 'DEALLOCATE ALL'\nS> CommandComplete 'DEALLOCATE ALL' + ReadyForQuery I",
+    ],
+)
+def test_a_query_destroys_it(script: str) -> None:
+    having("''", "SELECT 1").play(
+        f"{script}\nC> Bind '' '' + Sync\n>S Bind '' guardproxy_gone_ + Sync"
+    )
+
+
+def test_a_close_destroys_it() -> None:
+    having("''").play("""
+        C> Close S '' + Sync
+        S> CloseComplete + ReadyForQuery I
+        C> Bind '' '' + Sync
+        >S Bind '' guardproxy_gone_ + Sync""")
+
+
+def test_one_of_ours_that_was_skipped_leaves_the_client_its_own() -> None:
+    moved(having("''")).play(f"""
+        {comes_back("Execute nope + Bind '' '' + Sync")}
+        >S Execute nope + Parse '' 'SELECT 1' + Bind '' '' + Sync
+        S> {OOPS}
+        C> {USED.format("''")}
+        >S Parse '' 'SELECT 1' + {USED.format("''")}""")
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+def test_a_statement_too_long_to_carry_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roaming, "MAX_CARRIED", 50)
+    stage, words = idle(), said("C", f"Parse s 'SELECT {'x' * 100}'")
+    sent = stage.session.client_sent(words[:30], 1.0) + stage.session.client_sent(words[30:], 1.0)
+    assert sent == words
+    assert list(stage.session.pins) == [PinReason.STATEMENT]
+    stage.play(f"C> Sync\nS> ParseComplete + ReadyForQuery I\nC> {USED.format('s')}\nS> {DONE}")
+    stage.session.revoke(1.0)
+    stage.play(f"S| {answer()}\n!! KEEP")
+
+
+def test_one_client_may_not_prepare_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "MAX_BYTES", 40)
+    stage = having("a", "SELECT 1234567890")
+    with pytest.raises(TooManyStatements):
+        stage.session.client_sent(said("C", "Parse b 'SELECT 12345678901'"), 1.0)
+
+
+def test_what_is_closed_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "MAX_BYTES", 40)
+    stage = having("a", "SELECT 1234567890")
+    stage.session.client_sent(said("C", "Close S a + Parse b 'SELECT 12345678901'"), 1.0)
+
+
+def test_a_name_without_end_is_a_protocol_violation() -> None:
+    words = messages.message(messages.DESCRIBE, b"S" + b"x" * 70_000)
+    with pytest.raises(ProtocolViolation, match="too long"):
+        idle().session.client_sent(words[:-10], 1.0)
+
+
+def test_it_may_be_found_pinned_by_its_own_prepare() -> None:
+    stage = idle("C> Query 'PREPARE s AS SELECT 1'\nS> CommandComplete PREPARE + ReadyForQuery I")
+    stage.session.revoke(1.0)
+    stage.play(f"S| {answer('prepared_statement s NULL')}\n!! KEEP")
+    assert list(stage.session.pins) == [PinReason.PREPARED]

@@ -1,0 +1,89 @@
+"""PREPARE, EXECUTE and DEALLOCATE by SQL share their names with the protocol's statements."""
+
+from tests.session.roamer import DONE, USED, comes_back, having, idle, moved, other, sixth
+from tests.session.transcript import said
+
+
+def test_execute_by_sql_finds_the_statement_by_its_name_there() -> None:
+    stage = idle(server=other("s", "SELECT 2"))
+    stage.session.client_sent(said("C", "Parse s 'SELECT 1' + Sync"), 1.0)
+    there = sixth("s", stage, "").decode()
+    stage.play("S> ParseComplete + ReadyForQuery I")
+    sent = stage.session.client_sent(said("C", "Query 'EXECUTE s'"), 1.0)
+    assert sent == said(
+        "C", f"Close S s + Close S {there} + Parse s 'SELECT 1' + Query 'EXECUTE s'"
+    )
+
+
+def test_execute_by_sql_makes_it_where_it_is_missing() -> None:
+    moved(having()).play(f"""
+        {comes_back("Query 'EXECUTE s'")}
+        >S Parse s 'SELECT 1' + Query 'EXECUTE s'
+        S> ParseComplete + CommandComplete x + ReadyForQuery I
+        >C CommandComplete x + ReadyForQuery I""")
+
+
+def test_in_a_failed_transaction_nothing_is_made() -> None:
+    """That would fail, and the server then skip the Query, which has no Sync of its own."""
+    stage = moved(having())
+    stage.play(f"{comes_back('Query nonsense')}\n>S Query nonsense\nS> ReadyForQuery E")
+    stage.play("C> Query 'EXECUTE s'")
+
+
+def test_execute_by_sql_never_finds_another_clients() -> None:
+    idle(server=other("s", "SELECT 2")).play("""
+        C> Query 'EXECUTE s'
+        >S Close S s + Query 'EXECUTE s'
+        S> CloseComplete + ErrorResponse ERROR 26000 unknown + ReadyForQuery I
+        >C ErrorResponse ERROR 26000 unknown + ReadyForQuery I""")
+
+
+def test_prepare_by_sql_has_another_clients_out_of_its_way() -> None:
+    idle(server=other("s", "SELECT 2")).play("""
+        C> Query 'PREPARE s AS SELECT 1'
+        >S Close S s + Query 'PREPARE s AS SELECT 1'""")
+
+
+def test_a_query_in_pieces_is_read_as_a_whole() -> None:
+    stage = moved(having())
+    stage.play(f"{comes_back('Sync')}\n>S Sync\nS> ReadyForQuery I")
+    words = said("C", "Query 'EXECUTE s'")
+    assert stage.session.client_sent(words[:9], 1.0) == b""
+    assert stage.session.client_sent(words[9:], 1.0) == said("C", "Parse s 'SELECT 1'") + words
+
+
+def test_deallocate_forgets_it_here_and_there() -> None:
+    stage = having()
+    stage.play("""
+        C> Query 'DEALLOCATE s'
+        S> CommandComplete DEALLOCATE + ReadyForQuery I
+        C> Bind '' s + Sync""")
+    assert len(stage.server.shelf) == 0
+
+
+def test_a_deallocate_that_failed_forgets_nothing() -> None:
+    having().play(f"""
+        C> Query 'DEALLOCATE s'
+        S> ErrorResponse ERROR 25P02 aborted + ReadyForQuery I
+        C> {USED.format("s")}
+        S> {DONE}""")
+
+
+def test_deallocate_all_forgets_all() -> None:
+    stage = having(server=other("theirs", "SELECT 2"))
+    stage.play("""
+        C> Query 'DEALLOCATE ALL'
+        >S Close S theirs + Query 'DEALLOCATE ALL'
+        S> CloseComplete + CommandComplete 'DEALLOCATE ALL' + ReadyForQuery I
+        >C CommandComplete 'DEALLOCATE ALL' + ReadyForQuery I""")
+    assert len(stage.server.shelf) == 0
+
+
+def test_discard_all_takes_everybodys_from_the_server() -> None:
+    stage = having(server=other("theirs", "SELECT 2"))
+    stage.play("""
+        C> Query 'DISCARD ALL'
+        S> CommandComplete 'DISCARD ALL' + ReadyForQuery I
+        C> Bind '' s + Sync
+        >S Bind '' guardproxy_gone_s + Sync""")
+    assert len(stage.server.shelf) == 0

@@ -1,0 +1,94 @@
+"""Whose reply is whose, and what an error takes back.
+
+test_roaming_prepared.py and test_roaming_sql.py play it all.
+"""
+
+from guardproxy.session.pins import NOTHING, Finding, PinReason
+from guardproxy.session.prepared import Shelf
+from guardproxy.session.statements import Statements
+
+TEXT = b"SELECT 1\0\0\0"
+RISKY = Finding(pins=frozenset((PinReason.SEQUENCE,)))
+
+
+def on(shelf: Shelf, limit: int = 200) -> Statements:
+    made = Statements(limit)
+    made.arrive(shelf)
+    return made
+
+
+def prepared(name: bytes = b"s", finding: Finding = NOTHING) -> tuple[Statements, Shelf]:
+    shelf = Shelf()
+    mine = on(shelf)
+    mine.parse(name, TEXT, finding, 0)
+    assert not mine.completed(0)
+    return mine, shelf
+
+
+def test_completions_are_ours_or_the_clients_in_order() -> None:
+    mine, _ = prepared()
+    mine.arrive(Shelf())
+    mine.close_portal(1)
+    mine.wanted(b"s", 1)
+    mine.parse(b"t", b"SELECT 2\0\0\0", NOTHING, 1)
+    assert [mine.completed(1) for _ in range(3)] == [False, True, False]
+    assert not mine.under_way
+
+
+def test_nothing_is_owed_for_a_completion_of_nobodys() -> None:
+    assert not Statements(1).completed(0)
+
+
+def test_a_statement_that_is_known_to_be_there_is_here() -> None:
+    mine, _ = prepared()
+    assert mine.here == {}
+    mine.wanted(b"s", 1)
+    assert mine.here == {b"s": b"s"}
+
+
+def test_one_that_may_do_something_is_looked_at_each_time() -> None:
+    mine, _ = prepared(finding=RISKY)
+    assert mine.finding(b"s") is RISKY
+    assert mine.finding(b"unknown") is NOTHING
+
+
+def test_an_error_takes_back_what_stands_behind_it_in_its_batch_only() -> None:
+    mine = on(Shelf())
+    mine.parse(b"a", TEXT, NOTHING, 0)
+    mine.parse(b"b", b"SELECT 2\0\0\0", NOTHING, 1)
+    mine.failed(0)
+    assert list(mine.names) == [b"b"]
+    assert mine.under_way
+
+
+def test_what_is_left_when_all_is_answered_has_not_happened() -> None:
+    mine = on(Shelf())
+    mine.parse(b"a", TEXT, NOTHING, 0)
+    mine.settled()
+    assert mine.names == {}
+    assert not mine.under_way
+
+
+def test_two_names_for_one_text_are_both_forgotten_by_the_server() -> None:
+    mine, shelf = prepared(b"a")
+    mine.parse(b"b", TEXT, NOTHING, 1)
+    while mine.under_way:
+        mine.completed(1)
+    mine.wanted(b"b", 2)
+    mine.for_sql(b"DEALLOCATE a", 3)
+    while mine.under_way:
+        mine.completed(3)
+    mine.deallocated_one()
+    first, there = mine.wanted(b"b", 3)
+    assert (first[:1], there) == (b"P", b"b")
+    assert len(shelf) == 1
+
+
+def test_what_was_never_made_is_not_put_back_when_its_close_is_skipped_too() -> None:
+    shelf = Shelf()
+    mine = on(shelf, 1)
+    mine.parse(b"a", TEXT, NOTHING, 0)
+    mine.parse(b"b", b"SELECT 2\0\0\0", NOTHING, 1)  # a must go
+    mine.failed(0)
+    mine.failed(1)
+    assert len(shelf) == 0
