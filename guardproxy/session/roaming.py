@@ -479,6 +479,25 @@ class Roaming(Session):
         if held:
             self._resume()
 
+    def _unheard(self, at: int) -> bool:
+        """Whether the client has heard nothing yet in answer to a batch that stands alone.
+
+        Then it was rolled back as a whole, and may be said again.
+        """
+        nothing_before = at == sum(end - start for start, end, _ in self._edits)
+        alone = self.owed == b"S" and not (self.unsynced or self._client_tail or self._client_skip)
+        return bool(self._repeatable) and alone and nothing_before and self.sent == self._said
+
+    def _repeat(self, at: int) -> None:
+        """Say the batch again; a table has changed, and the statement must be made again first."""
+        batch, self._repeatable, self._repeating = self._repeatable, b"", False
+        portal = batch.index(b"\0", HEADER_SIZE) + 1
+        self._statements.stale(batch[portal : batch.index(b"\0", portal)])
+        self._edits.append((at, at + HEADER_SIZE + 1, b""))
+        self.received -= len(batch)
+        self._say(batch)
+        self._repeatable = b""  # once is enough
+
     def _restore_all(self, ready: bytes, at: int) -> None:
         """Settings go back to what they were at login, which only we know.
 
