@@ -14,8 +14,9 @@ from guardproxy.pool.pool import Pool, PoolName
 from guardproxy.session import login
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import Rules
+from guardproxy.session.commands import Command
 from guardproxy.session.roaming import Roaming
-from guardproxy.session.session import Command, Session
+from guardproxy.session.session import Session
 from guardproxy.session.statement import redact
 from guardproxy.session.states import Event, State
 from guardproxy.session.suspicion import Scan

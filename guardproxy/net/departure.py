@@ -12,7 +12,8 @@ from guardproxy.errors import Reason
 from guardproxy.net.people import describe, who
 from guardproxy.pool.pool import Population
 from guardproxy.session import conversations
-from guardproxy.session.session import Parting, Session
+from guardproxy.session.commands import Parting
+from guardproxy.session.session import Session
 from guardproxy.stats import Counts
 
 if TYPE_CHECKING:

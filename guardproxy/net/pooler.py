@@ -29,10 +29,11 @@ from guardproxy.net.streams import Clock
 from guardproxy.net.upstream import Upstream
 from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
+from guardproxy.session.commands import Command, Evacuate
 from guardproxy.session.conversations import Credential
 from guardproxy.session.login import Request
 from guardproxy.session.roaming import Roaming
-from guardproxy.session.session import Command, Evacuate, Session
+from guardproxy.session.session import Session
 from guardproxy.settings import SessionLimits, Settings
 from guardproxy.stats import Census, Totals
 

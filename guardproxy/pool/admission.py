@@ -12,6 +12,10 @@ decide and returns orders for the world outside to carry out, in sequence:
 6. an idle server of another pool is closed, and its slot awaited;
 7. the session idle longest in another pool is asked: what it gives back is idle there, and closed.
 
+6 and 7 cost a connection each time. Where the other pool's own clients wait, they are for those
+pools only that have less than their share of the cap; else two busy pools would for ever take their
+servers from each other. Who has its share waits for a server of its own pool.
+
 Who finds none of these waits, and nobody behind overtakes (but for those whom an override's own
 limit stops: they are passed over, and for them a session of their rule is asked).
 
@@ -23,13 +27,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from heapq import merge
 from typing import Generic
 
 from guardproxy.errors import QueueFull, Reason
 from guardproxy.pool.orders import Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Holder, Pool, Population, Server
+from guardproxy.pool.round import Round
 
 __all__ = ["Admission", "Close", "Grant", "Open", "Order", "Revoke", "Ticket"]
 
@@ -224,7 +229,7 @@ class Admission(Generic[Holder]):
             return []
         orders: list[Order[Holder]] = []
         granted: list[Ticket[Holder]] = []
-        left = _Round(self)
+        left = Round(self)
         for ticket in self._queue():
             if not self._within_rule(ticket, left.covered):
                 orders += left.ask_for_rule(ticket)
@@ -242,7 +247,7 @@ class Admission(Generic[Holder]):
         return orders
 
     def _provide(
-        self, ticket: Ticket[Holder], left: _Round[Holder], orders: list[Order[Holder]], now: float
+        self, ticket: Ticket[Holder], left: Round[Holder], orders: list[Order[Holder]], now: float
     ) -> bool:
         """Something is on its way for this ticket, if need be by an order; False if nothing is."""
         pool = ticket.pool
@@ -260,11 +265,13 @@ class Admission(Generic[Holder]):
                 return False
             if left.take_slot():
                 return True
-            evicted = self._idle_elsewhere()
+            evicted = self._idle_elsewhere(left.spared(pool))
             if evicted is not None:
                 orders += self.close(evicted, Reason.EVICTED, now)
                 return True
-            lease = left.movable()
+            lease = left.movable_elsewhere(pool)
+            if lease is None and left.spared(pool):
+                return True  # it has its share: one of its own pool's servers will come
         if lease is not None:
             orders.append(self._ask_back(lease))
         return lease is not None
@@ -324,9 +331,9 @@ class Admission(Generic[Holder]):
         found.sort()
         return [server for _, _, server in found]
 
-    def _idle_elsewhere(self) -> Server[Holder] | None:
+    def _idle_elsewhere(self, spared: Set[Pool[Holder]]) -> Server[Holder] | None:
         """The server that has been idle longest; the waiter's own pool has none."""
-        oldest = (next(iter(pool[_IDLE]), None) for pool in self.pools)
+        oldest = (next(iter(pool[_IDLE]), None) for pool in self.pools if pool not in spared)
         idle = [server for server in oldest if server is not None]
         return min(idle, key=lambda server: server.since, default=None)
 
@@ -416,75 +423,6 @@ class Admission(Generic[Holder]):
                 return next(iter(line.values()))
         firsts = (next(iter(line.values())) for line in lines.values())
         return min(firsts, key=lambda ticket: ticket.number)
-
-
-class _Round(Generic[Holder]):
-    """One round of the decision: what is on its way, or can be, and promised to nobody yet."""
-
-    def __init__(self, admission: Admission[Holder]) -> None:
-        self.free = admission.cap - admission.servers
-        self.covered: Counter[int] = Counter()  # tickets for whom something is under way, by rule
-        self._admission = admission
-        self._servers: dict[Pool[Holder], int] = {}
-        self._asked = list(admission._asked)
-        self._movable: list[Server[Holder]] | None = None  # not looked for yet
-        self._clean_soon: Counter[int | None] | None = None  # by rule; not counted yet
-        self._slots = 0
-        for pool in admission.pools:
-            self._slots += len(pool[_CLOSING])
-            clean_soon = sum(server.soon for server in pool[_CLEANING])
-            self._servers[pool] = len(pool[_OPENING]) + clean_soon
-
-    def take_server(self, pool: Pool[Holder]) -> bool:
-        left = self._servers.get(pool, 0)
-        self._servers[pool] = left - 1
-        return left > 0 or _take(self._asked, lambda server: _useful(server, pool)) is not None
-
-    def take_slot(self) -> bool:
-        """A closing server's, or that of one asked for: in another pool it will be closed."""
-        self._slots -= 1
-        return self._slots >= 0 or _take(self._asked, lambda server: True) is not None
-
-    def movable(self, pool: Pool[Holder] | None = None) -> Server[Holder] | None:
-        """The leased server to be asked for next, perhaps only of this pool."""
-        if self._movable is None:
-            self._movable = self._admission._movable()
-        return _take(self._movable, lambda server: pool is None or _useful(server, pool))
-
-    def ask_for_rule(self, ticket: Ticket[Holder]) -> list[Order[Holder]]:
-        """Its rule's limit is reached: one of those who hold a server by it may give it up."""
-        rules = self._admission._rule_of
-        if self._clean_soon is None:
-            self._clean_soon = Counter(rules[server] for server in rules if _clean_soon(server))
-        if self._clean_soon[ticket.rule] > 0:
-            self._clean_soon[ticket.rule] -= 1
-            return []
-        if _take(self._asked, lambda server: rules.get(server) == ticket.rule) is not None:
-            return []
-        if self._movable is None:
-            self._movable = self._admission._movable()
-        own = _take(self._movable, lambda s: rules.get(s) == ticket.rule and s.pool is ticket.pool)
-        lease = own or _take(self._movable, lambda server: rules.get(server) == ticket.rule)
-        return [] if lease is None else [self._admission._ask_back(lease)]
-
-
-def _clean_soon(server: Server[Holder]) -> bool:
-    return server.population is _CLEANING and server.soon
-
-
-def _useful(server: Server[Holder], pool: Pool[Holder]) -> bool:
-    """Whether this pool gets it back: one that retires is closed."""
-    return server.pool is pool and not server.retiring
-
-
-def _take(
-    servers: list[Server[Holder]], fits: Callable[[Server[Holder]], bool]
-) -> Server[Holder] | None:
-    """The first that fits, taken off the list."""
-    for place, server in enumerate(servers):
-        if fits(server):
-            return servers.pop(place)
-    return None
 
 
 def _line(ticket: Ticket[Holder]) -> _Line[Holder]:

@@ -11,8 +11,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 from guardproxy.errors import CannotLogIn, GuardError, ProtocolViolation, Reason
+from guardproxy.session.commands import Parting
 from guardproxy.session.parameters import SET_CONFIG
-from guardproxy.session.session import Parting
 from guardproxy.wire import messages, scram
 from guardproxy.wire.frames import stops
 from guardproxy.wire.messages import (

@@ -100,3 +100,12 @@ def of_startup(wanted: Mapping[str, str], reported: Mapping[str, str]) -> dict[s
     """The startup parameters that PostgreSQL does not report; names know no case."""
     known = {name.lower() for name in reported}
     return {name.lower(): value for name, value in wanted.items() if name.lower() not in known}
+
+
+def differing(wanted: Mapping[str, str], pristine: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Which of a client's startup parameters a server does not have already."""
+    different = [pair for pair in wanted.items() if pristine.get(pair[0]) != pair[1]]
+    if not different:
+        return different
+    known = {name.lower(): value for name, value in pristine.items()}  # names know no case
+    return [(name, value) for name, value in different if known.get(name.lower()) != value]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from guardproxy.session.acts import FORWARD, client_table, skipped_table
 from guardproxy.session.backend import Backend
-from guardproxy.session.session import FORWARD, Command, Session, client_table, skipped_table
+from guardproxy.session.commands import Command
+from guardproxy.session.session import Session
 from guardproxy.session.states import Event
 from guardproxy.wire import messages
 from guardproxy.wire.frames import Frames

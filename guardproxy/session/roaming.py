@@ -12,26 +12,28 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from guardproxy.errors import ProtocolViolation
+from guardproxy.session.acts import (
+    BINDS,
+    CALLS,
+    ENDS,
+    HELD,
+    HOLDS,
+    NAMES,
+    PARSES,
+    ROAMING,
+    UP_TO_SYNC,
+)
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Belongings, Pin, Rules
+from guardproxy.session.commands import Command, Parting
 from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, change
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason, Suspicion
 from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
-from guardproxy.session.session import (
-    BACKLOG_LIMIT,
-    HEEDED,
-    ILLEGAL,
-    PARSES,
-    Command,
-    Parting,
-    Reply,
-    Session,
-    client_table,
-)
+from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Reply, Session
 from guardproxy.session.statements import Statements, concerns_statements
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, stops
+from guardproxy.wire.frames import HEADER_SIZE, renaming, stops
 from guardproxy.wire.messages import (
     CLOSE,
     CLOSE_COMPLETE,
@@ -42,13 +44,6 @@ from guardproxy.wire.messages import (
     SYNC,
 )
 
-# Bind; Describe and Close; FunctionCall; anything that must wait; the Sync before that.
-_BINDS, _NAMES, _CALLS, _HOLDS, _ENDS = range(ILLEGAL + 1, ILLEGAL + 6)
-_READ = {b"B": _BINDS, b"DC": _NAMES, b"F": _CALLS}
-_TABLE = client_table(ILLEGAL, _READ)
-# After what changes the meaning of names: what the next batch does depends on how this one ends.
-_UP_TO_SYNC = client_table(ILLEGAL, _READ | {b"S": _ENDS})
-_HELD = bytes([_HOLDS] * 256)
 _ACTIVE = State.ACTIVE
 _PORTAL = ord("P")
 
@@ -87,7 +82,7 @@ class Roaming(Session):
         self, parameters: Mapping[str, str], known: Mapping[str, str], now: float, rules: Rules
     ) -> None:
         super().__init__(parameters, now)
-        self._table = self._usual = _TABLE
+        self._table = self._usual = ROAMING
         self.backend: Backend | None = None
         self._rules = rules
         self._scan = rules.scan_for(known)
@@ -217,7 +212,7 @@ class Roaming(Session):
             self._suspect(finding)
             self._make_way(finding, text, at)
             if finding.must_end:
-                self._table = _HELD
+                self._table = HELD
         if end >= len(data):  # the rest is still to come
             self._suspect(OPAQUE)
         return True
@@ -246,7 +241,7 @@ class Roaming(Session):
 
     def _end_batch(self) -> bool:
         """A Sync, and what comes behind it waits."""
-        self._table = _HELD
+        self._table = HELD
         if not self.copying:  # else the server ignores it
             self.owed.append(SYNC)
             self.unsynced = False
@@ -254,7 +249,7 @@ class Roaming(Session):
 
     def _hold(self, data: bytes, at: int) -> bool:
         """What comes from the client waits until nothing is owed."""
-        self._table = _HELD
+        self._table = HELD
         self._watching = True
         if len(data) - at > BACKLOG_LIMIT:
             self.commands.append(Command.PAUSE_CLIENT)
@@ -278,19 +273,19 @@ class Roaming(Session):
         self.commands.append(Command.TELL_SERVER)
 
     def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
-        if act == _BINDS:
+        if act == BINDS:
             start = data.find(b"\0", at + HEADER_SIZE) + 1
             stop = data.find(b"\0", start) if start else -1
         elif act == PARSES:
             return self._parse(length, data, at, now)
-        elif act == _NAMES:
+        elif act == NAMES:
             start = at + HEADER_SIZE + 1
             stop = data.find(b"\0", start)
-        elif act == _HOLDS:
+        elif act == HOLDS:
             return self._hold(data, at)
-        elif act == _CALLS:
+        elif act == CALLS:
             return self._call(at, now)
-        elif act == _ENDS:
+        elif act == ENDS:
             return self._end_batch()
         else:
             return super()._note(act, kind, length, data, at, now)
@@ -303,7 +298,7 @@ class Roaming(Session):
             self.enter(Event.ASKED, now)
         if stop > at + length or stop < 0:
             return True  # PostgreSQL will say what is wrong with it
-        if act == _BINDS:
+        if act == BINDS:
             self._bind(length, data, at, start, stop)
         else:
             self._name(kind, length, data, at, start, stop)
@@ -344,7 +339,7 @@ class Roaming(Session):
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
             self._make_way(finding, statements.text(name), at)
             if finding.must_end:
-                self._table = _UP_TO_SYNC
+                self._table = UP_TO_SYNC
                 statements.forgetting |= finding.forgets
         if there != name:
             self._where_it_is(length, data, at, start, stop)
@@ -356,7 +351,7 @@ class Roaming(Session):
                 self._statements.close_portal(self._batch)
                 self._watch(_COMPLETIONS)
         elif kind == CLOSE:
-            self._table = _UP_TO_SYNC
+            self._table = UP_TO_SYNC
             there = self._statements.close(data[start:stop], self._batch)
             self._watch(_COMPLETIONS)
             if there:
@@ -379,10 +374,7 @@ class Roaming(Session):
         """Put something before the message at `at`, and another name into it."""
         if first:
             self._edits.append((at, at, first))
-        longer = len(name) - (stop - start)
-        if longer:
-            self._edits.append((at + 1, at + HEADER_SIZE, (length + longer).to_bytes(4, "big")))
-        self._edits.append((start, stop, name))
+        self._edits += renaming(at, length, start, stop, name)
 
     def _parse(self, length: int, data: bytes, at: int, now: float) -> bool:
         start = at + HEADER_SIZE
@@ -407,7 +399,7 @@ class Roaming(Session):
         if not whole:
             self._suspect(_TOO_LONG)
         if name or not alone:
-            self._table = _UP_TO_SYNC  # what the name stands for then depends on how this ends
+            self._table = UP_TO_SYNC  # what the name stands for then depends on how this ends
         if name:
             body = data[stop + 1 : end] if whole else b""
             first, there = self._statements.parse(name, body, finding, self._batch)
@@ -473,7 +465,7 @@ class Roaming(Session):
         if self._repeating:
             self._repeat(at)
             return
-        held, self._table = self._table is _HELD, self._usual
+        held, self._table = self._table is HELD, self._usual
         if self._restore or self._restore_local:
             self._restore_all(data[at : at + HEADER_SIZE + 1], at)
         if held:

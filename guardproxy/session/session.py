@@ -12,13 +12,23 @@ Sync, and the last ReadyForQuery said so.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
+from guardproxy.session.acts import (
+    COPY_END,
+    EXTENDED,
+    FORWARD,
+    ILLEGAL,
+    LEAVES,
+    REQUEST,
+    RESUMES,
+    client_table,
+    skipped_table,
+)
 from guardproxy.session.backend import Backend
-from guardproxy.session.parameters import SET_CONFIG
+from guardproxy.session.commands import Command, Evacuate, Parting
+from guardproxy.session.parameters import SET_CONFIG, differing
 from guardproxy.session.statement import database_in_question
 from guardproxy.session.states import READY, Event, State, after
 from guardproxy.wire import messages
@@ -41,29 +51,6 @@ STATEMENT_PREFIX = 256
 BACKLOG_LIMIT = 64 * 1024
 """Bytes kept of a client that waits for a server; then its socket is not read any more."""
 
-# What a client's message means, by its type.
-# 0 is for `skim`: what is only forwarded does not stop its walk.
-FORWARD, REQUEST, EXTENDED, PARSES, COPY_END, RESUMES, LEAVES, ILLEGAL = range(8)
-
-
-def client_table(unknown: int, also: Mapping[bytes, int]) -> bytes:
-    """What each type of a client's messages means; `also` adds to or changes the usual."""
-    table = bytearray([unknown] * 256)
-    usual = {b"dH": FORWARD, b"QSF": REQUEST, b"BDEC": EXTENDED, b"P": PARSES, b"cf": COPY_END}
-    for kinds, act in (usual | {b"X": LEAVES} | dict(also)).items():
-        for kind in kinds:
-            table[kind] = act
-    return bytes(table)
-
-
-def skipped_table(unknown: int) -> bytes:
-    """The same after an error in the extended protocol: all is skipped up to the next Sync.
-
-    (PostgreSQL, "Extended Query": "reads and discards messages until a Sync is reached".)
-    """
-    return client_table(unknown, {b"QFBDECPcf": FORWARD, b"S": RESUMES})
-
-
 _POOLED = client_table(ILLEGAL, {})
 _SKIPPED = skipped_table(ILLEGAL)
 HEEDED = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
@@ -82,40 +69,6 @@ _ACTIVE = State.ACTIVE
 _ASKED = Event.ASKED
 
 PROBE = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
-
-
-class Command(enum.Enum):
-    """What the session wants done, after its bytes have been forwarded."""
-
-    WANT_SERVER = enum.auto()  # it has something to say and no server
-    PAUSE_CLIENT = enum.auto()  # its backlog is full
-    RESUME_CLIENT = enum.auto()  # and has been worked off
-    LEAVE = enum.auto()  # Terminate
-    KEY_LEARNED = enum.auto()  # passthrough: `cancel_key` is what PostgreSQL gave the client
-    EXPIRE = enum.auto()  # idle too long, and the probe found no reason to spare it
-    RELEASE = enum.auto()  # it has given its server back, fit for anybody of its pool
-    LOST = enum.auto()  # its server says goodbye, and it lives on without
-    KEEP = enum.auto()  # it was asked to, but keeps it: pinned, or busy again
-    TELL_SERVER = enum.auto()  # `for_server` is to be sent
-
-
-@dataclass(frozen=True, slots=True)
-class Evacuate:
-    """The client is about to drop, rename or copy this database: idle servers are in its way."""
-
-    database: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parting:
-    """What a client that left owes its server, for `cleaning` to settle."""
-
-    owed: int
-    in_transaction: bool
-    copying: bool
-    unsynced: bool
-    skip: int
-    tail: bytes
 
 
 class Session:
@@ -538,15 +491,6 @@ class Session:
         if self.state is State.IDLE and not listening and not self._client_tail:
             self.commands.append(Command.EXPIRE)
         return b""
-
-
-def differing(wanted: Mapping[str, str], pristine: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Which of a client's startup parameters a server does not have already."""
-    different = [pair for pair in wanted.items() if pristine.get(pair[0]) != pair[1]]
-    if not different:
-        return different
-    known = {name.lower(): value for name, value in pristine.items()}  # names know no case
-    return [(name, value) for name, value in different if known.get(name.lower()) != value]
 
 
 def _whole_message(backlog: bytes) -> bool:

@@ -55,6 +55,15 @@ def splice(data: bytes, edits: list[Edit]) -> bytes:
     return b"".join(pieces)
 
 
+def renaming(at: int, length: int, start: int, stop: int, name: bytes) -> list[Edit]:
+    """The edits that put a name from `start` to `stop` into the message at `at`."""
+    longer = len(name) - (stop - start)
+    edits = [(start, stop, name)]
+    if longer:
+        edits.insert(0, (at + 1, at + HEADER_SIZE, (length + longer).to_bytes(4, "big")))
+    return edits
+
+
 class Frames:
     """Whole messages out of chunks, for the linear conversations (login, reset, look-up).
 

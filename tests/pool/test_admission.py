@@ -1,4 +1,4 @@
-"""Admission by example: each rule of the queue as a little story; orders.py has the words."""
+"""Admission by example: each rule is a little story; orders.py has the words, round.py a round."""
 
 from __future__ import annotations
 

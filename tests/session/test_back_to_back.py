@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guardproxy.session.commands import Parting
 from guardproxy.session.conversations import Dirty, Message, reset, settle
-from guardproxy.session.session import Parting, Session
+from guardproxy.session.session import Session
 from guardproxy.session.states import State
 from guardproxy.wire.frames import Frames
 from tests.session.backend import Backend

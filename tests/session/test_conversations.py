@@ -9,6 +9,7 @@ import pytest
 from scramp import ScramMechanism
 
 from guardproxy.errors import CannotLogIn, ProtocolViolation, ServerRefused
+from guardproxy.session.commands import Parting
 from guardproxy.session.conversations import (
     Credential,
     Dirty,
@@ -23,7 +24,6 @@ from guardproxy.session.conversations import (
     settle,
 )
 from guardproxy.session.parameters import SET_CONFIG
-from guardproxy.session.session import Parting
 from guardproxy.wire import messages
 from guardproxy.wire.scram import MECHANISM, MECHANISM_PLUS, ScramKeys, Verifier
 from tests.session.transcript import converse, said

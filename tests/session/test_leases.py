@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import IllegalEvent, SetupFailed
-from guardproxy.session.parameters import SET_CONFIG
-from guardproxy.session.session import PROBE, Parting, differing
+from guardproxy.session.commands import Parting
+from guardproxy.session.parameters import SET_CONFIG, differing
+from guardproxy.session.session import PROBE
 from guardproxy.session.states import State
 from guardproxy.wire import messages
 from tests.session.transcript import Stage, idle, said

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import Rules
+from guardproxy.session.commands import Command
 from guardproxy.session.roaming import Roaming
-from guardproxy.session.session import Command
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
 from guardproxy.wire.frames import Frames

@@ -1,4 +1,7 @@
-"""What client and server say to each other passes untouched, and we know who owes what."""
+"""What client and server say to each other passes untouched, and we know who owes what.
+
+(session.py, with the meanings in acts.py and what it wants in commands.py)
+"""
 
 import pytest
 from hypothesis import given, settings
@@ -6,7 +9,8 @@ from hypothesis import strategies as st
 
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session.backend import Backend
-from guardproxy.session.session import BACKLOG_LIMIT, STATEMENT_PREFIX, Command, Evacuate
+from guardproxy.session.commands import Command, Evacuate
+from guardproxy.session.session import BACKLOG_LIMIT, STATEMENT_PREFIX
 from guardproxy.session.states import State
 from guardproxy.wire import messages
 from tests.session.transcript import Stage, at_work, idle, said

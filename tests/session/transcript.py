@@ -23,10 +23,11 @@ from itertools import pairwise
 from typing import Any
 
 from guardproxy.session.backend import Backend
+from guardproxy.session.commands import Command
 from guardproxy.session.conversations import Message
 from guardproxy.session.parameters import PUT_BACK, SET_CONFIG
 from guardproxy.session.passthrough import Passthrough
-from guardproxy.session.session import Command, Session
+from guardproxy.session.session import Session
 from guardproxy.session.states import Event
 from guardproxy.wire import messages
 from guardproxy.wire.frames import Frames
