@@ -156,7 +156,8 @@ class World:
                 client.server.holder = None
                 client.server = None
             elif command is Command.TELL_SERVER:
-                self.tell(client, client.session.for_server)
+                words, client.session.for_server = client.session.for_server, b""
+                self.tell(client, words)
             else:
                 assert command is Command.KEEP
 
