@@ -24,6 +24,9 @@ PUT_BACK = """SELECT pg_catalog.set_config($1, $2, false) WHERE COALESCE(
     true)"""
 """Only what has really been reset; the second condition is for what pg_settings does not list."""
 
+PUT_BACK_LOCAL = PUT_BACK.replace("false", "true", 1)
+"""The same until the transaction ends."""
+
 NOT_SETTABLE = frozenset(
     ("in_hot_standby", "integer_datetimes", "is_superuser", "server_encoding", "server_version")
 )

@@ -65,6 +65,8 @@ class Finding:
     """What no catalog shows: by text, at once."""
     restores: frozenset[str] = frozenset()
     """By RESET, TO DEFAULT, DISCARD ALL: settings whose startup values may be undone, or ALL."""
+    restores_local: frozenset[str] = frozenset()
+    """The same by SET LOCAL ... TO DEFAULT."""
     forgets: bool = False
     """DEALLOCATE, DISCARD ALL: protocol-level statements may be gone."""
 

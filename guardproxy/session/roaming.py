@@ -14,7 +14,7 @@ from dataclasses import replace
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Belongings, Pin, Rules
-from guardproxy.session.parameters import PUT_BACK, change
+from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, change
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason, Suspicion
 from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
 from guardproxy.session.session import (
@@ -46,7 +46,7 @@ from guardproxy.wire.messages import (
 _BINDS, _NAMES, _CALLS, _HOLDS, _ENDS = range(ILLEGAL + 1, ILLEGAL + 6)
 _READ = {b"B": _BINDS, b"DC": _NAMES, b"F": _CALLS}
 _TABLE = client_table(ILLEGAL, _READ)
-# After DEALLOCATE and the like: what follows depends on how they end.
+# After what changes the meaning of names: what the next batch does depends on how this one ends.
 _UP_TO_SYNC = client_table(ILLEGAL, _READ | {b"S": _ENDS})
 _HELD = bytes([_HOLDS] * 256)
 _ACTIVE = State.ACTIVE
@@ -75,6 +75,7 @@ class Roaming(Session):
         "_repeatable",
         "_repeating",
         "_restore",
+        "_restore_local",
         "_rules",
         "_said",
         "_scan",
@@ -92,8 +93,8 @@ class Roaming(Session):
         self._scan = rules.scan_for(known)
         self._belongings = Belongings(parameters, known, rules.probe)
         self._statements = Statements(rules.max_prepared_statements)
-        # Settings that RESET may have taken too far back, with the number of its ReadyForQuery.
-        self._restore: dict[str, int] = {}
+        self._restore: set[str] = set()  # settings that RESET may have taken too far back
+        self._restore_local: set[str] = set()  # the same, until the transaction ends
         self._held = b""
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = 0  # bytes the client had heard before it
@@ -179,8 +180,9 @@ class Roaming(Session):
     def _suspect(self, finding: Finding, bind: bytes = b"") -> None:
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
-        if finding.restores:
-            self._restore |= dict.fromkeys(finding.restores, self._batch)
+        if finding.restores or finding.restores_local:
+            self._restore |= finding.restores
+            self._restore_local |= finding.restores_local
             self._watching = True
         if finding.forgets:
             self._watch(_TAGS)
@@ -252,7 +254,6 @@ class Roaming(Session):
 
     def _resume(self) -> None:
         """It has waited enough."""
-        self._table = self._usual
         if len(self._client_tail) > BACKLOG_LIMIT:
             self.commands.append(Command.RESUME_CLIENT)
         if self._client_tail:
@@ -280,8 +281,9 @@ class Roaming(Session):
             return self._hold(data, at)
         elif act == _ENDS:
             self._table = _HELD
-            self.owed.append(SYNC)
-            self.unsynced = False
+            if not self.copying:  # else the server ignores it
+                self.owed.append(SYNC)
+                self.unsynced = False
             return True
         elif act == _NAMES:
             start = at + HEADER_SIZE + 1
@@ -349,6 +351,8 @@ class Roaming(Session):
                 self._statements.close_portal(self._batch)
                 self._watch(_COMPLETIONS)
         elif kind == CLOSE:
+            if stop > start:
+                self._table = _UP_TO_SYNC
             there = self._statements.close(data[start:stop], self._batch)
             self._watch(_COMPLETIONS)
             if there:
@@ -400,6 +404,7 @@ class Roaming(Session):
             self._suspect(_TOO_LONG)
         if name:
             body = data[stop + 1 : end] if whole else b""
+            self._table = _UP_TO_SYNC  # what the name stands for then depends on how this ends
             first, there = self._statements.parse(name, body, finding, self._batch)
             if first or there != name:
                 self._rename(first, at, length, start, stop, there)
@@ -422,11 +427,7 @@ class Roaming(Session):
         free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
-            first = self.queries
             self._failed()
-            for name, batch in list(self._restore.items()):
-                if first <= batch <= self.queries:
-                    del self._restore[name]  # it is as before
             if free and self.farewell:  # PostgreSQL's goodbye to nobody
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._release(Command.LOST)
@@ -465,16 +466,13 @@ class Roaming(Session):
         if self._repeating:
             self._repeat(at)
             return
-        if self._table is _HELD:
+        held, self._table = self._table is _HELD, self._usual
+        if held:
             self._resume()
             if self.state is _ACTIVE:
                 return
-        wanted, self._restore = set(self._restore), {}
-        if wanted and self.state is not State.FAILED:
-            assert self.backend is not None
-            pairs = self._belongings.reset_too_far(wanted, self.backend.clean)
-            if pairs:
-                self._put_back(pairs, data[at : at + HEADER_SIZE + 1], at)
+        if self._restore or self._restore_local:
+            self._restore_all(data[at : at + HEADER_SIZE + 1], at)
 
     def _unheard(self, at: int) -> bool:
         """Whether the client has heard nothing yet in answer to a batch that stands alone.
@@ -495,12 +493,34 @@ class Roaming(Session):
         self._say(batch)
         self._repeatable = b""  # once is enough
 
-    def _put_back(self, pairs: list[tuple[str, str | None]], ready: bytes, at: int) -> None:
-        """Only then is the client told that its statement is done: `ready` waits."""
-        self._edits.append((at, at + len(ready), b""))
-        self._held = ready
-        self._tell_server(messages.run_apart(PUT_BACK, pairs))
-        self._swallow(self._is_back)
+    def _restore_all(self, ready: bytes, at: int) -> None:
+        """Settings go back to what they were at login, which only we know.
+
+        Only then is the client told that its statement is done: `ready` waits. In a failed
+        transaction nothing can be set; and what it has reset will be as before.
+        """
+        if self.state is State.FAILED:
+            self._watching = True
+            return
+        assert self.backend is not None
+        clean = self.backend.clean
+        words = b""
+        pairs = self._belongings.reset_too_far(self._restore, clean)
+        if pairs:
+            words += messages.run_apart(PUT_BACK, pairs)
+        if self.state is State.IN_TRANSACTION:
+            pairs = self._belongings.reset_too_far(self._restore_local, clean)
+            if pairs and words:
+                self._swallow(self._setup_answered)
+            if pairs:
+                words += messages.run_apart(PUT_BACK_LOCAL, pairs)
+        self._restore.clear()
+        self._restore_local.clear()
+        if words:
+            self._edits.append((at, at + len(ready), b""))
+            self._held = ready
+            self._tell_server(words)
+            self._swallow(self._is_back)
 
     def _is_back(self, replies: list[Reply], now: float) -> bytes:
         held, self._held = self._held, b""

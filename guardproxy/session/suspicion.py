@@ -70,6 +70,8 @@ def glance(text: bytes) -> bool:
         front = _FRONT.match(lowered)
         if front is None:
             return True
+        if "default" in lowered and "local" in lowered:
+            return True  # SET LOCAL ... TO DEFAULT
         lowered = lowered[front.end() :]
     if "into" in lowered and not lowered.startswith(("insert", "merge")):
         return True  # SELECT INTO

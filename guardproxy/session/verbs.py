@@ -49,6 +49,7 @@ class Findings:
         self.bound: list[int] = []
         self.pins: set[PinReason] = set()
         self.restores: set[str] = set()
+        self.restores_local: set[str] = set()
         self.forgets = False
         self.later = False  # what is found is not done yet, and unseen when it will be
 
@@ -81,6 +82,7 @@ class Findings:
             tuple(self.bound),
             frozenset(self.pins),
             frozenset(self.restores),
+            frozenset(self.restores_local),
             self.forgets,
         )
         return NOTHING if found == NOTHING else found
@@ -100,7 +102,10 @@ def _set(reader: Reader, found: Findings) -> None:
     name = reader.name()
     while name == "session":
         name = reader.name()
-    if name in ("local", "transaction", "constraints"):
+    if name == "local":
+        _set_local(reader, found)
+        return
+    if name in ("transaction", "constraints"):
         return
     if name == "characteristics":
         for each in _CHARACTERISTICS:
@@ -112,6 +117,16 @@ def _set(reader: Reader, found: Findings) -> None:
         reader.takes("to")
     if _is_default(reader.take(), name):
         found.restores.add(meant or ALL)
+
+
+def _set_local(reader: Reader, found: Findings) -> None:
+    """It ends with the transaction; but the default it goes back to may be the client's own."""
+    name = reader.name()
+    meant = _meant(name, reader)
+    if not reader.takes("="):
+        reader.takes("to")
+    if _is_default(reader.take(), name):
+        found.restores_local.add(meant or ALL)
 
 
 def _is_default(value: Token, name: str) -> bool:

@@ -29,7 +29,10 @@ SEEN = {
 
 def test_everything_is_all_there_is() -> None:
     assert set(EVERYTHING) == set(Suspicion) == set(SEEN)
-    assert Finding(Suspicion(0), frozenset(), (), frozenset(), frozenset(), False) == NOTHING
+    assert (
+        Finding(Suspicion(0), frozenset(), (), frozenset(), frozenset(), frozenset(), False)
+        == NOTHING
+    )
 
 
 @given(st.sets(st.sampled_from(list(Suspicion))))

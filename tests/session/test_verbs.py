@@ -137,7 +137,6 @@ def test_but_they_can_be_restored(text: str) -> None:
         "SET LOCAL work_mem = '1GB'",
         "SET LOCAL app.tenant = 5",
         "SET LOCAL ROLE app",
-        "set local search_path to default",
         "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
         "SET SESSION TRANSACTION READ ONLY",
         "SET transaction_isolation = 'serializable'",
@@ -299,3 +298,9 @@ def test_what_cannot_be_read_is_searched_too(text: str, found: Finding) -> None:
 def test_only_what_all_versions_report_counts_as_reported() -> None:
     """search_path came with 18 only, default_transaction_read_only with 14; role never did."""
     assert REPORTED & {"search_path", "default_transaction_read_only", "role"} == set()
+
+
+@pytest.mark.parametrize("text", ["SET LOCAL work_mem TO DEFAULT", "set local work_mem = default"])
+def test_a_local_default_is_the_clients_own(text: str) -> None:
+    assert finding(text) == Finding(restores_local=frozenset({"work_mem"}))
+    assert Scan().glance(text.encode())
