@@ -19,6 +19,8 @@ from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinRea
 from guardproxy.session.prepared import MAX_CARRIED, in_the_clients_words
 from guardproxy.session.session import (
     BACKLOG_LIMIT,
+    COPY_END,
+    FORWARD,
     HEEDED,
     ILLEGAL,
     PARSES,
@@ -48,7 +50,9 @@ _READ = {b"B": _BINDS, b"DC": _NAMES, b"F": _CALLS}
 _TABLE = client_table(ILLEGAL, _READ)
 # After what changes the meaning of names: what the next batch does depends on how this one ends.
 _UP_TO_SYNC = client_table(ILLEGAL, _READ | {b"S": _ENDS})
-_HELD = bytes([_HOLDS] * 256)
+# But for COPY data, without which the server would not go on.
+_COPIES = dict(zip(b"dcf", (FORWARD, COPY_END, COPY_END), strict=True))
+_HELD = bytes(_COPIES.get(kind, _HOLDS) for kind in range(256))
 _ACTIVE = State.ACTIVE
 _PORTAL = ord("P")
 
@@ -97,7 +101,7 @@ class Roaming(Session):
         self._restore_local: set[str] = set()  # the same, until the transaction ends
         self._held = b""
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
-        self._said = 0  # bytes the client had heard before it
+        self._said = (0, 0)  # bytes the client had heard before it, and said with it
         self._repeating = False
 
     # -- the lease --------------------------------------------------------------------------------
@@ -158,7 +162,7 @@ class Roaming(Session):
         self.backend = None
         self.backlog, self._client_tail = self._client_tail, b""  # a message that is not whole yet
         self.enter(Event.RELEASED, self.since)
-        self.leased = False
+        self.leased = self.farewell = False
         if command is not None:
             self.commands.append(command)
 
@@ -206,7 +210,8 @@ class Roaming(Session):
             return False
         text = data[at + HEADER_SIZE : end]
         finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
-        if self.owed and not self.unsynced and concerns_statements(finding, text):
+        waits = self.owed and not (self.unsynced or self.copying)
+        if waits and concerns_statements(finding, text):
             return self._hold(data, at)  # what is there to execute depends on what comes before
         if self.unsynced:
             self._mark(at)
@@ -252,18 +257,20 @@ class Roaming(Session):
             self.commands.append(Command.PAUSE_CLIENT)
         return False
 
-    def _resume(self) -> None:
-        """It has waited enough."""
+    def _resume(self, before: bytes = b"", table: bytes | None = None) -> None:
+        """The client has waited enough. As if it said all that now, `before` and what it has since.
+
+        In the middle of reading the server's words, whose edits are not these.
+        """
+        self._table = table or self._usual
         if len(self._client_tail) > BACKLOG_LIMIT:
             self.commands.append(Command.RESUME_CLIENT)
-        if self._client_tail:
-            self._say(b"")
-
-    def _say(self, words: bytes) -> None:
-        """To the server, as if the client said it now, while the server's words are being read."""
-        edits, self._edits = self._edits, []
-        self._tell_server(self.client_sent(words, self.since))
-        self._edits = edits
+        words, self._client_tail = before + self._client_tail, b""
+        if words:
+            self.received -= len(words)  # counted when it came
+            edits, self._edits = self._edits, []
+            self._tell_server(self.client_sent(words, self.since))
+            self._edits = edits
 
     def _tell_server(self, words: bytes) -> None:
         self.for_server += words
@@ -295,7 +302,7 @@ class Roaming(Session):
         self.unsynced = True
         if self.state is not _ACTIVE:
             if not at and self.state is State.IDLE and len(data) <= MAX_REPEATED:
-                self._repeatable, self._said = data, self.sent
+                self._repeatable, self._said = data, (self.sent, self.received)
             self.enter(Event.ASKED, now)
         if stop > at + length or stop < 0:
             return True  # PostgreSQL will say what is wrong with it
@@ -435,6 +442,7 @@ class Roaming(Session):
             if _STALE_PLAN in body and self._unheard(at):
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._repeating = self._watching = True
+                self._table = _HELD
                 return
             said = in_the_clients_words(body)
             if said is not body:
@@ -466,13 +474,18 @@ class Roaming(Session):
         if self._repeating:
             self._repeat(at)
             return
-        held, self._table = self._table is _HELD, self._usual
-        if held:
-            self._resume()
-            if self.state is _ACTIVE:
-                return
         if self._restore or self._restore_local:
             self._restore_all(data[at : at + HEADER_SIZE + 1], at)
+        if self._table is not _HELD:
+            self._table = self._usual
+        elif not self._held:
+            self._resume()
+
+    def _copy_in(self) -> None:
+        """The Sync that ends a wait may be among those that are ignored."""
+        super()._copy_in()
+        if self._table is _HELD:
+            self._resume(table=_UP_TO_SYNC)
 
     def _unheard(self, at: int) -> bool:
         """Whether the client has heard nothing yet in answer to a batch that stands alone.
@@ -481,7 +494,8 @@ class Roaming(Session):
         """
         nothing_before = at == sum(end - start for start, end, _ in self._edits)
         alone = self.owed == b"S" and not (self.unsynced or self._client_tail or self._client_skip)
-        return bool(self._repeatable) and alone and nothing_before and self.sent == self._said
+        said = (self.sent, self.received)
+        return bool(self._repeatable) and alone and nothing_before and said == self._said
 
     def _repeat(self, at: int) -> None:
         """Say the batch again; a table has changed, and the statement must be made again first."""
@@ -489,8 +503,7 @@ class Roaming(Session):
         portal = batch.index(b"\0", HEADER_SIZE) + 1
         self._statements.stale(batch[portal : batch.index(b"\0", portal)])
         self._edits.append((at, at + HEADER_SIZE + 1, b""))
-        self.received -= len(batch)
-        self._say(batch)
+        self._resume(batch)
         self._repeatable = b""  # once is enough
 
     def _restore_all(self, ready: bytes, at: int) -> None:
@@ -524,7 +537,10 @@ class Roaming(Session):
 
     def _is_back(self, replies: list[Reply], now: float) -> bytes:
         held, self._held = self._held, b""
-        return self._setup_answered(replies, now) + held
+        news = self._setup_answered(replies, now)
+        if self._table is _HELD and not self.owed:  # since before
+            self._resume()
+        return news + held
 
     def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
         super()._setup_answered(replies, now)

@@ -28,7 +28,7 @@ from tests.session.transcript import said as written
 STARTUPS = [{}, {"TimeZone": "Mars"}, {"work_mem": "1MB"}, {"TimeZone": "Venus"}]
 """Of the clients; there are two servers for them."""
 CHANGES = re.compile(r"(?:Parse|Close S) (a|b|c|'')")
-WAITED_FOR = re.compile("RESET|DISCARD")
+WAITED_FOR = re.compile("RESET")
 
 
 EITHER = (b"already exists", b"transaction is aborted", b"syntax error")

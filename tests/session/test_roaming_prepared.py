@@ -254,10 +254,14 @@ def test_nor_does_it_take_a_name_for_taken() -> None:
 
 def test_nor_a_name_for_free() -> None:
     having("a", limit=1).play(f"""
-        C> Execute nope + Parse b 'SELECT 2' + Sync
-        >S Execute nope + Close S a + Parse b 'SELECT 2' + Sync
-        C> {USED.format("a")}
-        >S Close S a + Close S b + Parse a 'SELECT 1' + {USED.format("a")}""")
+        C> Parse b 'SELECT 2' + Sync
+        >S Close S a + Parse b 'SELECT 2' + Sync
+        S> CloseComplete + ParseComplete + ReadyForQuery I
+        >C ParseComplete + ReadyForQuery I
+        C> Execute nope + Bind '' a + Sync
+        >S Execute nope + Close S b + Parse a 'SELECT 1' + Bind '' a + Sync
+        C> {USED.format("b")}
+        >S Close S b + Close S a + Parse b 'SELECT 2' + {USED.format("b")}""")
 
 
 def test_the_completions_of_the_next_batch_are_not_those_of_a_failed_one() -> None:
