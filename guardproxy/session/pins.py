@@ -70,6 +70,11 @@ class Finding:
     forgets: bool = False
     """DEALLOCATE, DISCARD ALL: protocol-level statements may be gone."""
 
+    @property
+    def must_end(self) -> bool:
+        """Whether what comes next depends on how this ends."""
+        return bool(self.forgets or self.restores or self.restores_local)
+
 
 NOTHING = Finding()
 OPAQUE = Finding(EVERYTHING)

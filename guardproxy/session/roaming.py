@@ -221,7 +221,7 @@ class Roaming(Session):
         if finding is not NOTHING:
             self._suspect(finding)
             self._make_way(finding, text, at)
-            if finding.forgets:
+            if finding.must_end:
                 self._table = _HELD
         if end >= len(data):  # the rest is still to come
             self._suspect(OPAQUE)
@@ -248,6 +248,14 @@ class Roaming(Session):
     def _way_made(self, batch: int, replies: list[Reply]) -> bytes:
         self._statements.over(batch, failed=any(kind == ERROR for kind, _ in replies))
         return self._belongings.news(replies)
+
+    def _end_batch(self) -> bool:
+        """A Sync, and what comes behind it waits."""
+        self._table = _HELD
+        if not self.copying:  # else the server ignores it
+            self.owed.append(SYNC)
+            self.unsynced = False
+        return True
 
     def _hold(self, data: bytes, at: int) -> bool:
         """What comes from the client waits until nothing is owed."""
@@ -282,19 +290,15 @@ class Roaming(Session):
             stop = data.find(b"\0", start) if start else -1
         elif act == PARSES:
             return self._parse(length, data, at, now)
-        elif act == _CALLS:
-            return self._call(at, now)
-        elif act == _HOLDS:
-            return self._hold(data, at)
-        elif act == _ENDS:
-            self._table = _HELD
-            if not self.copying:  # else the server ignores it
-                self.owed.append(SYNC)
-                self.unsynced = False
-            return True
         elif act == _NAMES:
             start = at + HEADER_SIZE + 1
             stop = data.find(b"\0", start)
+        elif act == _HOLDS:
+            return self._hold(data, at)
+        elif act == _CALLS:
+            return self._call(at, now)
+        elif act == _ENDS:
+            return self._end_batch()
         else:
             return super()._note(act, kind, length, data, at, now)
         if stop < 0 and not self._malformed(length, data, at):
@@ -346,8 +350,9 @@ class Roaming(Session):
         if finding is not NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
             self._make_way(finding, statements.text(name), at)
-            if finding.forgets:
+            if finding.must_end:
                 self._table = _UP_TO_SYNC
+                statements.forgetting |= finding.forgets
         if there != name:
             self._where_it_is(length, data, at, start, stop)
 
@@ -358,8 +363,7 @@ class Roaming(Session):
                 self._statements.close_portal(self._batch)
                 self._watch(_COMPLETIONS)
         elif kind == CLOSE:
-            if stop > start:
-                self._table = _UP_TO_SYNC
+            self._table = _UP_TO_SYNC
             there = self._statements.close(data[start:stop], self._batch)
             self._watch(_COMPLETIONS)
             if there:
@@ -409,9 +413,10 @@ class Roaming(Session):
         name = data[start:stop]
         if not whole:
             self._suspect(_TOO_LONG)
+        if name or not alone:
+            self._table = _UP_TO_SYNC  # what the name stands for then depends on how this ends
         if name:
             body = data[stop + 1 : end] if whole else b""
-            self._table = _UP_TO_SYNC  # what the name stands for then depends on how this ends
             first, there = self._statements.parse(name, body, finding, self._batch)
             if first or there != name:
                 self._rename(first, at, length, start, stop, there)
@@ -434,7 +439,7 @@ class Roaming(Session):
         free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
-            self._failed()
+            self._failed(body)
             if free and self.farewell:  # PostgreSQL's goodbye to nobody
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._release(Command.LOST)
@@ -453,8 +458,10 @@ class Roaming(Session):
             self._belongings.report(*messages.parse_parameter_status(body))
             self._scan = self._rules.scan_for(self._belongings.reported)
 
-    def _failed(self) -> None:
+    def _failed(self, error: bytes) -> None:
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""
+        if b"\0P" in error or b"\0Rexec_parse_message\0" in error:  # it points into a text
+            self._statements.failed_to_parse()
         while self._statements.failed(self.queries) and self.owed:
             del self.owed[0]
             self.queries += 1
@@ -474,11 +481,10 @@ class Roaming(Session):
         if self._repeating:
             self._repeat(at)
             return
+        held, self._table = self._table is _HELD, self._usual
         if self._restore or self._restore_local:
             self._restore_all(data[at : at + HEADER_SIZE + 1], at)
-        if self._table is not _HELD:
-            self._table = self._usual
-        elif not self._held:
+        if held:
             self._resume()
 
     def _copy_in(self) -> None:
@@ -537,10 +543,7 @@ class Roaming(Session):
 
     def _is_back(self, replies: list[Reply], now: float) -> bytes:
         held, self._held = self._held, b""
-        news = self._setup_answered(replies, now)
-        if self._table is _HELD and not self.owed:  # since before
-            self._resume()
-        return news + held
+        return self._setup_answered(replies, now) + held
 
     def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
         super()._setup_answered(replies, now)

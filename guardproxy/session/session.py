@@ -500,7 +500,7 @@ class Session:
                         self._detour = None
                     passed += answered(replies, now)
                     replies.clear()
-                    if self._detour is not detour:
+                    if self._detour is None:
                         self.sent += len(passed)
                         return passed + self.server_sent(frames.rest(), now)
             self.sent += len(passed)

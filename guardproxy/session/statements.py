@@ -72,6 +72,7 @@ class Statements:
         "_shelf",
         "_size",
         "_unnamed",
+        "forgetting",
         "here",
         "names",
         "unnamed",
@@ -87,6 +88,7 @@ class Statements:
         self._pending: deque[Pending] = deque()
         self._size = 0
         self._by_sql = False  # SQL may have prepared statements on this server, for the client
+        self.forgetting = False  # DEALLOCATE is under way: what is not there shall not be made
         self._deallocated: list[bytes] = []  # what SQL under way names
 
     def arrive(self, shelf: Shelf) -> None:
@@ -124,6 +126,8 @@ class Statements:
         """
         entry = self._shelf.find(mine.statement)
         first = b""
+        if self.forgetting:
+            return b"", entry.name if entry else gone(name)
         if entry is None or entry.made < mine.born or self._doubtful(entry, batch):
             made, first = self._make(mine.statement, entry, name, batch)
             first += mine.statement.parse(made.name)
@@ -236,12 +240,18 @@ class Statements:
         batch (it does not stand `alone`), the earlier one stays; with which it is taken to be.
         """
         undo = _NO_UNNAMED
-        if not alone and self.unnamed is not None:
-            undo = Undo(b"", unnamed=(self.unnamed, self._unnamed, self.here.get(b"")))
+        if not alone:
+            undo = self._undo_unnamed()
         self.unnamed = whole
         self._unnamed = finding
         self.here[b""] = b""
         self._pending.append((batch, False, undo))
+
+    def _undo_unnamed(self) -> Undo:
+        """What brings the unnamed statement back, if there is one."""
+        if self.unnamed is None:
+            return Undo(b"")
+        return Undo(b"", unnamed=(self.unnamed, self._unnamed, self.here.get(b"")))
 
     def forget_unnamed(self) -> None:
         """A Query destroys it. (PostgreSQL, "Extended Query".)"""
@@ -251,8 +261,8 @@ class Statements:
     def close(self, name: bytes, batch: int) -> bytes:
         """A Close: the statement's name on the server. What others may use stays there."""
         if not name:
+            self._pending.append((batch, False, self._undo_unnamed()))
             self.forget_unnamed()
-            self._pending.append((batch, False, None))
             return b""
         before = self.names.pop(name, None)
         self.here.pop(name, None)
@@ -262,10 +272,7 @@ class Statements:
 
     def mark(self, batch: int) -> bytes:
         """What is answered if, and only if, the Query behind it is not skipped."""
-        before = None
-        if self.unnamed is not None:
-            before = (self.unnamed, self._unnamed, self.here.get(b""))
-        self._pending.append((batch, True, Undo(b"", mark=True, unnamed=before)))
+        self._pending.append((batch, True, self._undo_unnamed()._replace(mark=True)))
         return close(gone(b""))
 
     def close_portal(self, batch: int) -> None:
@@ -280,7 +287,7 @@ class Statements:
         """
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
         mentioned = set(map(identifier, _IDENTIFIER.findall(text)))
-        for name in sorted(mentioned & self.names.keys()):
+        for name in () if self.forgetting else sorted(mentioned & self.names.keys()):
             first += self._under_its_name(self.names[name], name, batch)
         self._by_sql = True
         self._deallocated = [identifier(name) for name in _DEALLOCATE.findall(text)]
@@ -321,6 +328,13 @@ class Statements:
             self.failed(batch)
         while self._pending and self._pending[0][0] <= batch:
             self._pending.popleft()
+
+    def failed_to_parse(self) -> None:
+        """The error is of the next Parse itself: if of the unnamed statement, there is none now."""
+        if self._pending:
+            batch, ours, undo = self._pending[0]
+            if undo is not None and undo.unnamed is not None and not undo.mark:
+                self._pending[0] = (batch, ours, _NO_UNNAMED)
 
     def failed(self, batch: int) -> bool:
         """An error: what stands behind it in its batch is skipped; whether a Query too."""
@@ -373,6 +387,7 @@ class Statements:
         if self._pending:
             self.failed(self._pending[-1][0])
         self._deallocated.clear()
+        self.forgetting = False
 
     def deallocated_all(self) -> None:
         """DEALLOCATE ALL or DISCARD ALL has run: whatever was on this server is gone from it.

@@ -201,18 +201,16 @@ def test_settings_are_put_back_before_it_goes_on() -> None:
         C| Query x
         S> CommandComplete 'DISCARD ALL' + ReadyForQuery I
         >C CommandComplete 'DISCARD ALL'
-        !! TELL_SERVER
-        >S PutBack work_mem 1MB
+        !! TELL_SERVER TELL_SERVER
+        >S PutBack work_mem 1MB + Query x
         S> Executed 1
         >C ReadyForQuery I
-        !! TELL_SERVER
-        >S Query x
         S> {AGAIN}
         == idle, owed""")
 
 
 @given(cuts)
-def test_a_detour_that_leads_to_another_leaves_it_the_rest_of_the_chunk(theirs: list[int]) -> None:
+def test_they_may_be_put_back_and_a_statement_made_one_after_another(theirs: list[int]) -> None:
     stage = moved(having(parameters={"work_mem": "1MB"}))
     stage.play(f"""
         {comes_back("Query 'RESET work_mem' + Query 'EXECUTE s'")}
@@ -220,14 +218,10 @@ def test_a_detour_that_leads_to_another_leaves_it_the_rest_of_the_chunk(theirs: 
         S| Executed 1
         S> {AGAIN}
         >C CommandComplete x
-        !! TELL_SERVER
-        >S PutBack work_mem 1MB""")
-    told = said("S", "NotificationResponse channel payload")
-    back = said("S", "Executed 1")
-    heard = stage.session.server_sent(back + told[:9], 1.0)
-    assert heard == said("S", "ReadyForQuery I")
-    stage.play("!! TELL_SERVER\n>S Parse s 'SELECT 1' + Sync + Query 'EXECUTE s'")
-    rest = told[9:] + said("S", f"ParseComplete + ReadyForQuery I + {AGAIN}")
-    heard = b"".join(stage.session.server_sent(p, 1.0) for p in pieces(rest, theirs))
-    assert heard == told + said("S", AGAIN)
+        !! TELL_SERVER TELL_SERVER
+        >S PutBack work_mem 1MB + Parse s 'SELECT 1' + Sync + Query 'EXECUTE s'""")
+    told = "NotificationResponse channel payload"
+    replies = said("S", f"Executed 1 + {told} + ParseComplete + ReadyForQuery I + {AGAIN}")
+    heard = b"".join(stage.session.server_sent(p, 1.0) for p in pieces(replies, theirs))
+    assert heard == said("S", f"ReadyForQuery I + {told} + {AGAIN}")
     stage.play("== idle, owed")
