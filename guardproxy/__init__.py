@@ -15,7 +15,9 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  cancels janitor people log tls service
     second   session/           sans-I/O: one client's conversation
                  session        chunks in, chunks and commands out: HOT; states: its life, a table
-                 roaming        the session that moves between servers: HOT; passthrough: that never
+                                acts: what messages mean; commands: what it wants
+                 roaming        the session that moves between servers; speaking: what its client
+                                says: HOT; passthrough: the session that never moves
                  belongings     its settings, which follow it, and its pins; parameters: from one
                                 session's settings to another's
                  statements     its prepared statements; prepared: those on a server

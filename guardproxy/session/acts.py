@@ -33,4 +33,6 @@ _READ = {b"B": BINDS, b"DC": NAMES, b"F": CALLS}
 ROAMING = client_table(ILLEGAL, _READ)
 UP_TO_SYNC = client_table(ILLEGAL, _READ | {b"S": ENDS})
 """After what changes the meaning of names: the next batch depends on how this one ends."""
-HELD = bytes([HOLDS] * 256)
+# All must wait, but for COPY data, without which the server would not go on.
+_COPIES = dict(zip(b"dcf", (FORWARD, COPY_END, COPY_END), strict=True))
+HELD = bytes(_COPIES.get(kind, HOLDS) for kind in range(256))

@@ -51,8 +51,7 @@ STATEMENT_PREFIX = 256
 BACKLOG_LIMIT = 64 * 1024
 """Bytes kept of a client that waits for a server; then its socket is not read any more."""
 
-_POOLED = client_table(ILLEGAL, {})
-_SKIPPED = skipped_table(ILLEGAL)
+_POOLED, _SKIPPED = client_table(ILLEGAL, {}), skipped_table(ILLEGAL)
 HEEDED = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
 _SERVER_STOPS = stops(HEEDED)
@@ -64,7 +63,7 @@ Reply = tuple[int, bytes]
 Answered = Callable[[list[Reply], float], bytes]
 """What is done with the server's answer to us; returns what the client is to hear of it."""
 
-# An enum's members are slow to look up (CPython 3.11), and these two are looked up for each chunk.
+# An enum's members are slow to look up (CPython 3.11).
 _ACTIVE = State.ACTIVE
 _ASKED = Event.ASKED
 

@@ -1,4 +1,7 @@
-"""A session that moves: what it carries along, when it gives its server back, and what it keeps."""
+"""A session that moves: what it carries along, when it gives its server back, and what it keeps.
+
+(roaming.py, and speaking.py for what its client says)
+"""
 
 from typing import Any
 
@@ -7,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import SetupFailed
-from guardproxy.session import roaming
+from guardproxy.session import speaking
 from guardproxy.session.backend import Backend
 from guardproxy.session.pins import EVERYTHING, PinReason, Suspicion
 from guardproxy.session.states import State
@@ -413,7 +416,7 @@ def test_nothing_is_copied_where_nothing_is_rewritten() -> None:
 def test_a_long_statement_in_pieces_may_have_done_anything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(roaming, "MAX_CARRIED", 50)
+    monkeypatch.setattr(speaking, "MAX_CARRIED", 50)
     stage, words = idle(), messages.query("SELECT " + "x" * 100)
     assert stage.session.client_sent(words[:70], 1.0) == words[:70]
     stage.session.client_sent(words[70:], 1.0)

@@ -28,7 +28,7 @@ from tests.session.transcript import said as written
 STARTUPS = [{}, {"TimeZone": "Mars"}, {"work_mem": "1MB"}, {"TimeZone": "Venus"}]
 """Of the clients; there are two servers for them."""
 CHANGES = re.compile(r"(?:Parse|Close S) (a|b|c|'')")
-IN_SQL = re.compile("RESET|DISCARD|PREPARE|EXECUTE|DEALLOCATE")
+WAITED_FOR = re.compile("RESET")
 
 
 EITHER = (b"already exists", b"transaction is aborted", b"syntax error")
@@ -69,15 +69,15 @@ class Client:
         nobody asks for the unnamed statement from before; a Query does away with it.
         """
         changes = set(CHANGES.findall(line)) - {"''"}
-        in_sql = IN_SQL.search(line) is not None
+        waited_for = WAITED_FOR.search(line) is not None
         if self._unsynced and (line.startswith("Query") or changes & self._changed):
             self._plan("Sync")
-        if (in_sql and not self._unsynced) or changes & self._changed:
+        if (waited_for and not self._unsynced) or changes & self._changed:
             self._wait()
         self._plan(line)
-        if in_sql and self._unsynced:
+        if waited_for and self._unsynced:
             self._plan("Sync")
-        if in_sql:
+        if waited_for:
             self._wait()
             self._plan("Query 'SELECT 9'")
 
@@ -156,7 +156,8 @@ class World:
                 client.server.holder = None
                 client.server = None
             elif command is Command.TELL_SERVER:
-                self.tell(client, client.session.for_server)
+                words, client.session.for_server = client.session.for_server, b""
+                self.tell(client, words)
             else:
                 assert command is Command.KEEP
 

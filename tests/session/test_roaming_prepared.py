@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import ProtocolViolation, TooManyStatements
-from guardproxy.session import roaming, statements
+from guardproxy.session import statements
 from guardproxy.session.pins import PinReason
 from guardproxy.wire import messages
 from tests.session.roamer import DONE, USED, answer, comes_back, having, idle, moved, other, sixth
@@ -254,10 +254,14 @@ def test_nor_does_it_take_a_name_for_taken() -> None:
 
 def test_nor_a_name_for_free() -> None:
     having("a", limit=1).play(f"""
-        C> Execute nope + Parse b 'SELECT 2' + Sync
-        >S Execute nope + Close S a + Parse b 'SELECT 2' + Sync
-        C> {USED.format("a")}
-        >S Close S a + Close S b + Parse a 'SELECT 1' + {USED.format("a")}""")
+        C> Parse b 'SELECT 2' + Sync
+        >S Close S a + Parse b 'SELECT 2' + Sync
+        S> CloseComplete + ParseComplete + ReadyForQuery I
+        >C ParseComplete + ReadyForQuery I
+        C> Execute nope + Bind '' a + Sync
+        >S Execute nope + Close S b + Parse a 'SELECT 1' + Bind '' a + Sync
+        C> {USED.format("b")}
+        >S Close S b + Close S a + Parse b 'SELECT 2' + {USED.format("b")}""")
 
 
 def test_the_completions_of_the_next_batch_are_not_those_of_a_failed_one() -> None:
@@ -350,7 +354,7 @@ def test_one_of_ours_that_was_skipped_leaves_the_client_its_own() -> None:
 
 
 def test_a_statement_too_long_to_carry_pins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roaming, "MAX_CARRIED", 50)
+    monkeypatch.setattr(speaking, "MAX_CARRIED", 50)
     stage, words = idle(), said("C", f"Parse s 'SELECT {'x' * 100}'")
     sent = stage.session.client_sent(words[:30], 1.0) + stage.session.client_sent(words[30:], 1.0)
     assert sent == words

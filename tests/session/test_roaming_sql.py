@@ -11,16 +11,16 @@ def test_execute_by_sql_finds_the_statement_by_its_name_there() -> None:
     stage.play("S> ParseComplete + ReadyForQuery I")
     sent = stage.session.client_sent(said("C", "Query 'EXECUTE s'"), 1.0)
     assert sent == said(
-        "C", f"Close S s + Close S {there} + Parse s 'SELECT 1' + Query 'EXECUTE s'"
+        "C", f"Close S s + Close S {there} + Parse s 'SELECT 1' + Sync + Query 'EXECUTE s'"
     )
 
 
 def test_execute_by_sql_makes_it_where_it_is_missing() -> None:
     moved(having()).play(f"""
         {comes_back("Query 'EXECUTE s'")}
-        >S Parse s 'SELECT 1' + Query 'EXECUTE s'
-        S> ParseComplete + CommandComplete x + ReadyForQuery I
-        >C CommandComplete x + ReadyForQuery I""")
+        >S Parse s 'SELECT 1' + Sync + Query 'EXECUTE s'
+        S| ParseComplete + ReadyForQuery I
+        S> CommandComplete x + ReadyForQuery I""")
 
 
 def test_in_a_failed_transaction_nothing_is_made() -> None:
@@ -33,15 +33,15 @@ def test_in_a_failed_transaction_nothing_is_made() -> None:
 def test_execute_by_sql_never_finds_another_clients() -> None:
     idle(server=other("s", "SELECT 2")).play("""
         C> Query 'EXECUTE s'
-        >S Close S s + Query 'EXECUTE s'
-        S> CloseComplete + ErrorResponse ERROR 26000 unknown + ReadyForQuery I
-        >C ErrorResponse ERROR 26000 unknown + ReadyForQuery I""")
+        >S Close S s + Sync + Query 'EXECUTE s'
+        S| CloseComplete + ReadyForQuery I
+        S> ErrorResponse ERROR 26000 unknown + ReadyForQuery I""")
 
 
 def test_prepare_by_sql_has_another_clients_out_of_its_way() -> None:
     idle(server=other("s", "SELECT 2")).play("""
         C> Query 'PREPARE s AS SELECT 1'
-        >S Close S s + Query 'PREPARE s AS SELECT 1'""")
+        >S Close S s + Sync + Query 'PREPARE s AS SELECT 1'""")
 
 
 def test_a_query_in_pieces_is_read_as_a_whole() -> None:
@@ -49,7 +49,8 @@ def test_a_query_in_pieces_is_read_as_a_whole() -> None:
     stage.play(f"{comes_back('Sync')}\n>S Sync\nS> ReadyForQuery I")
     words = said("C", "Query 'EXECUTE s'")
     assert stage.session.client_sent(words[:9], 1.0) == b""
-    assert stage.session.client_sent(words[9:], 1.0) == said("C", "Parse s 'SELECT 1'") + words
+    made = said("C", "Parse s 'SELECT 1' + Sync")
+    assert stage.session.client_sent(words[9:], 1.0) == made + words
 
 
 def test_deallocate_forgets_it_here_and_there() -> None:
@@ -73,9 +74,9 @@ def test_deallocate_all_forgets_all() -> None:
     stage = having(server=other("theirs", "SELECT 2"))
     stage.play("""
         C> Query 'DEALLOCATE ALL'
-        >S Close S theirs + Query 'DEALLOCATE ALL'
-        S> CloseComplete + CommandComplete 'DEALLOCATE ALL' + ReadyForQuery I
-        >C CommandComplete 'DEALLOCATE ALL' + ReadyForQuery I""")
+        >S Close S theirs + Sync + Query 'DEALLOCATE ALL'
+        S| CloseComplete + ReadyForQuery I
+        S> CommandComplete 'DEALLOCATE ALL' + ReadyForQuery I""")
     assert len(stage.server.shelf) == 0
 
 

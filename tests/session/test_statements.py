@@ -92,3 +92,17 @@ def test_what_was_never_made_is_not_put_back_when_its_close_is_skipped_too() -> 
     mine.failed(0)
     mine.failed(1)
     assert len(shelf) == 0
+
+
+def test_what_was_sent_apart_and_failed_is_not_there() -> None:
+    mine, shelf = prepared()
+    mine.arrive(Shelf())
+    mine.for_sql(b"EXECUTE s", 1)
+    mine.over(1, failed=True)
+    assert not mine.under_way
+    assert mine.wanted(b"s", 2)[0] != b""
+    mine.completed(2)
+    mine.for_sql(b"EXECUTE s", 3)
+    mine.over(3, failed=False)
+    assert mine.wanted(b"s", 4) == (b"", b"s")
+    assert len(shelf) == 1

@@ -181,7 +181,8 @@ class Stage:
                 assert self.session.commands == wanted, rest
                 self.session.commands.clear()
                 if Command.TELL_SERVER in wanted:
-                    self._became("C", b"", self.session.for_server, after)
+                    words, self.session.for_server = self.session.for_server, b""
+                    self._became("C", b"", words, after)
                 continue
             assert self.session.commands == [], (mark, rest)
             if mark == "==":

@@ -1,0 +1,334 @@
+"""Sans-I/O: what the client of a session that moves says. HOT.
+
+Its statements are looked at for what they may do to the session (suspicion.py), and its prepared
+statements get the names and the company they need on the server at hand (statements.py). Where the
+meaning of what comes next depends on how something under way ends, it waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from guardproxy.errors import ProtocolViolation
+from guardproxy.session.acts import (
+    BINDS,
+    CALLS,
+    ENDS,
+    HELD,
+    HOLDS,
+    NAMES,
+    PARSES,
+    ROAMING,
+    UP_TO_SYNC,
+)
+from guardproxy.session.backend import Backend
+from guardproxy.session.belongings import Belongings, Rules
+from guardproxy.session.commands import Command
+from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
+from guardproxy.session.prepared import MAX_CARRIED
+from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Reply, Session
+from guardproxy.session.statements import Statements, concerns_statements
+from guardproxy.session.states import Event, State
+from guardproxy.wire import messages
+from guardproxy.wire.frames import HEADER_SIZE, renaming, stops
+from guardproxy.wire.messages import (
+    CLOSE,
+    CLOSE_COMPLETE,
+    COMMAND_COMPLETE,
+    ERROR,
+    FUNCTION_CALL,
+    PARSE_COMPLETE,
+    SYNC,
+)
+
+_ACTIVE = State.ACTIVE
+_PORTAL = ord("P")
+
+_COMPLETIONS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE]))
+_TAGS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE, COMMAND_COMPLETE]))
+
+MAX_NAME = 64 * 1024
+"""Bytes of a portal's and a statement's name together."""
+
+MAX_REPEATED = 4096
+"""Bytes of a batch that are kept in case it must be said again."""
+
+_TOO_LONG = Finding(pins=frozenset((PinReason.STATEMENT,)))
+
+
+class Speaking(Session):
+    """`known` is what the client was told at login: the ParameterStatus values."""
+
+    __slots__ = (
+        "_belongings",
+        "_held",
+        "_repeatable",
+        "_repeating",
+        "_restore",
+        "_restore_local",
+        "_rules",
+        "_said",
+        "_scan",
+        "_statements",
+        "backend",
+    )
+
+    def __init__(
+        self, parameters: Mapping[str, str], known: Mapping[str, str], now: float, rules: Rules
+    ) -> None:
+        super().__init__(parameters, now)
+        self._table = self._usual = ROAMING
+        self.backend: Backend | None = None
+        self._rules = rules
+        self._scan = rules.scan_for(known)
+        self._belongings = Belongings(parameters, known, rules.probe)
+        self._statements = Statements(rules.max_prepared_statements)
+        self._restore: set[str] = set()  # settings that RESET may have taken too far back
+        self._restore_local: set[str] = set()  # the same, until the transaction ends
+        self._held = b""
+        self._repeatable = b""  # a batch that begins with Bind, as the client said it
+        self._said = (0, 0)  # bytes the client had heard before it, and said with it
+        self._repeating = False
+
+    def _suspect(self, finding: Finding, bind: bytes = b"") -> None:
+        """A statement may do what its text says it may."""
+        self._belongings.suspect(finding, bind, self.last_request, self.since)
+        if finding.restores or finding.restores_local:
+            self._restore |= finding.restores
+            self._restore_local |= finding.restores_local
+            self._watching = True
+        if finding.forgets:
+            self._watch(_TAGS)
+
+    # -- from the client --------------------------------------------------------------------------
+
+    @property
+    def _batch(self) -> int:
+        """The number of the ReadyForQuery that ends what is being said."""
+        return self.queries + len(self.owed)
+
+    def _watch(self, table: bytes) -> None:
+        """Look at more of what the server says, until nothing is owed."""
+        if self._stops is not _TAGS:
+            self._stops = table
+        self._watching = True
+
+    def _asked(self, data: bytes, at: int, length: int) -> bool:
+        end = at + length
+        if end >= len(data) and length <= MAX_CARRIED:
+            return False
+        text = data[at + HEADER_SIZE : end]
+        finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
+        waits = self.owed and not (self.unsynced or self.copying)
+        if waits and concerns_statements(finding, text):
+            return self._hold(data, at)  # what is there to execute depends on what comes before
+        if self.unsynced:
+            self._mark(at)
+        self._remember(text)
+        if self._statements.unnamed is not None:
+            self._statements.forget_unnamed()
+        if finding is not NOTHING:
+            self._suspect(finding)
+            self._make_way(finding, text, at)
+            if finding.must_end:
+                self._table = HELD
+        if end >= len(data):  # the rest is still to come
+            self._suspect(OPAQUE)
+        return True
+
+    def _make_way(self, finding: Finding, text: bytes, at: int) -> None:
+        """For what SQL does with prepared statements, in front of the message at `at`.
+
+        If all is quiet in a batch of its own: should it fail, that must not be the client's.
+        """
+        if not concerns_statements(finding, text) or self.state is State.FAILED:
+            return
+        apart = not self.owed and not self.unsynced
+        batch = self.queries - 1 if apart else self._batch
+        first = self._statements.for_sql(text, batch)
+        if first and apart:
+            first += messages.SYNC_MESSAGE
+            self._swallow(lambda replies, now: self._way_made(batch, replies))
+        elif first:
+            self._watch(_COMPLETIONS)
+        if first:
+            self._edits.append((at, at, first))
+
+    def _way_made(self, batch: int, replies: list[Reply]) -> bytes:
+        self._statements.over(batch, failed=any(kind == ERROR for kind, _ in replies))
+        return self._belongings.news(replies)
+
+    def _end_batch(self) -> bool:
+        """A Sync, and what comes behind it waits."""
+        self._table = HELD
+        if not self.copying:  # else the server ignores it
+            self.owed.append(SYNC)
+            self.unsynced = False
+        return True
+
+    def _hold(self, data: bytes, at: int) -> bool:
+        """What comes from the client waits until nothing is owed."""
+        self._table = HELD
+        self._watching = True
+        if len(data) - at > BACKLOG_LIMIT:
+            self.commands.append(Command.PAUSE_CLIENT)
+        return False
+
+    def _resume(self, before: bytes = b"", table: bytes | None = None) -> None:
+        """The client has waited enough. As if it said all that now, `before` and what it has since.
+
+        In the middle of reading the server's words, whose edits are not these.
+        """
+        self._table = table or self._usual
+        if len(self._client_tail) > BACKLOG_LIMIT:
+            self.commands.append(Command.RESUME_CLIENT)
+        words, self._client_tail = before + self._client_tail, b""
+        if words:
+            self.received -= len(words)  # counted when it came
+            edits, self._edits = self._edits, []
+            self._tell_server(self.client_sent(words, self.since))
+            self._edits = edits
+
+    def _tell_server(self, words: bytes) -> None:
+        self.for_server += words
+        self.commands.append(Command.TELL_SERVER)
+
+    def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
+        if act == BINDS:
+            start = data.find(b"\0", at + HEADER_SIZE) + 1
+            stop = data.find(b"\0", start) if start else -1
+        elif act == PARSES:
+            return self._parse(length, data, at, now)
+        elif act == NAMES:
+            start = at + HEADER_SIZE + 1
+            stop = data.find(b"\0", start)
+        elif act == HOLDS:
+            return self._hold(data, at)
+        elif act == CALLS:
+            return self._call(at, now)
+        elif act == ENDS:
+            return self._end_batch()
+        else:
+            return super()._note(act, kind, length, data, at, now)
+        if stop < 0 and not self._malformed(length, data, at):
+            return False
+        self.unsynced = True
+        if self.state is not _ACTIVE:
+            if not at and self.state is State.IDLE and len(data) <= MAX_REPEATED:
+                self._repeatable, self._said = data, (self.sent, self.received)
+            self.enter(Event.ASKED, now)
+        if stop > at + length or stop < 0:
+            return True  # PostgreSQL will say what is wrong with it
+        if act == BINDS:
+            self._bind(length, data, at, start, stop)
+        else:
+            self._name(kind, length, data, at, start, stop)
+        return True
+
+    def _mark(self, at: int) -> None:
+        """A Query is skipped too after an error, if no Sync stands between. Its mark will tell."""
+        self._edits.append((at, at, self._statements.mark(self._batch)))
+        self._watch(_COMPLETIONS)
+
+    def _call(self, at: int, now: float) -> bool:
+        """FunctionCall: of a function that has only a number here."""
+        if self.unsynced:
+            self._mark(at)
+        self.owed.append(FUNCTION_CALL)
+        self.unsynced = False
+        if self.state is not _ACTIVE:
+            self.enter(Event.ASKED, now)
+        self._suspect(OPAQUE)
+        return True
+
+    def _malformed(self, length: int, data: bytes, at: int) -> bool:
+        """Names do not end in what is here of a message: PostgreSQL's to judge, if it is all."""
+        here = len(data) - at
+        if here > MAX_NAME:
+            raise ProtocolViolation("the names in a message are too long")
+        return here > length
+
+    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """Bind of the statement whose name is from `start` to `stop`."""
+        statements = self._statements
+        name = data[start:stop]
+        there = statements.here.get(name)
+        if there == name and name:
+            return
+        finding = statements.finding(name)
+        if finding is not NOTHING:  # what a statement may do, it may do each time
+            self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
+            self._make_way(finding, statements.text(name), at)
+            if finding.must_end:
+                self._table = UP_TO_SYNC
+                statements.forgetting |= finding.forgets
+        if there != name:
+            self._where_it_is(length, data, at, start, stop)
+
+    def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """Describe or Close of the statement or portal whose name is from `start` to `stop`."""
+        if data[start - 1] == _PORTAL:
+            if kind == CLOSE:
+                self._statements.close_portal(self._batch)
+                self._watch(_COMPLETIONS)
+        elif kind == CLOSE:
+            self._table = UP_TO_SYNC
+            there = self._statements.close(data[start:stop], self._batch)
+            self._watch(_COMPLETIONS)
+            if there:
+                self._rename(b"", at, length, start, stop, there)
+        elif self._statements.here.get(data[start:stop]) != data[start:stop]:
+            self._where_it_is(length, data, at, start, stop)
+
+    def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
+        """The statement has another name on this server, or is not there yet."""
+        name = data[start:stop]
+        first, there = self._statements.wanted(name, self._batch)
+        if first:
+            self._watch(_COMPLETIONS)
+        if first or there != name:
+            self._rename(first, at, length, start, stop, there)
+
+    def _rename(
+        self, first: bytes, at: int, length: int, start: int, stop: int, name: bytes
+    ) -> None:
+        """Put something before the message at `at`, and another name into it."""
+        if first:
+            self._edits.append((at, at, first))
+        self._edits += renaming(at, length, start, stop, name)
+
+    def _parse(self, length: int, data: bytes, at: int, now: float) -> bool:
+        start = at + HEADER_SIZE
+        end = at + length + 1
+        whole = end <= len(data)
+        if not whole and length <= MAX_CARRIED:
+            return False
+        stop = data.find(b"\0", start)
+        if stop < 0 and not self._malformed(length, data, at):
+            return False
+        alone = not self.unsynced
+        self._extended(now)
+        if not 0 <= stop < end:
+            return True
+        text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
+        self._remember(text)
+        finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
+        self._make_way(finding, text, at)
+        if not whole:
+            finding = replace(finding, suspicion=EVERYTHING)
+        name = data[start:stop]
+        if not whole:
+            self._suspect(_TOO_LONG)
+        if name or not alone:
+            self._table = UP_TO_SYNC  # what the name stands for then depends on how this ends
+        if name:
+            body = data[stop + 1 : end] if whole else b""
+            first, there = self._statements.parse(name, body, finding, self._batch)
+            if first or there != name:
+                self._rename(first, at, length, start, stop, there)
+        else:
+            carried = data[at:end] if whole else None
+            self._statements.parse_unnamed(carried, finding, self._batch, alone)
+        self._watch(_COMPLETIONS)
+        return True

@@ -1,0 +1,233 @@
+"""What goes wrong for a roaming session: stale plans, lost servers, texts that nobody can read."""
+
+from collections.abc import Callable
+
+import pytest
+
+from guardproxy.errors import ProtocolViolation
+from guardproxy.session.backend import Backend
+from guardproxy.session.pins import EVERYTHING
+from guardproxy.session.states import State
+from tests.session.roamer import (
+    DONE,
+    REPORTED,
+    USED,
+    Roamer,
+    asked,
+    comes_back,
+    having,
+    idle,
+)
+from tests.session.transcript import Stage, said
+from tests.session.transcript import idle as usual
+
+STALE = "ErrorResponse ERROR 0A000 'cached plan must not change result type'"
+BYE = "ErrorResponse FATAL 57P01 bye"
+
+# -- stale plans -----------------------------------------------------------------------------------
+
+
+def used(script: str, **rest: object) -> Roamer:
+    """A session that has its statement on its server and has used it."""
+    stage = having(**rest)  # type: ignore[arg-type]
+    stage.play(f"C> {USED.format('s')}\nS> {DONE}")
+    stage.play(script)
+    return stage
+
+
+AGAIN = f"""
+    !! TELL_SERVER
+    >S Close S s + Parse s 'SELECT 1' + {USED.format("s")}"""
+
+
+def test_a_batch_whose_plan_is_stale_is_said_again_unnoticed() -> None:
+    stage = used(f"""
+        C> {USED.format("s")}
+        S| {STALE} + ReadyForQuery I
+        {AGAIN}
+        == active, owed S
+        S> CloseComplete + ParseComplete + {DONE}
+        >C {DONE}
+        == idle, owed""")
+    assert stage.session.received == sum(
+        len(said("C", line)) for line in ("Query first", "Parse s 'SELECT 1' + Sync")
+    ) + 2 * len(said("C", USED.format("s")))
+
+
+def test_once_is_enough() -> None:
+    used(f"""
+        C> {USED.format("s")}
+        S| {STALE} + ReadyForQuery I
+        {AGAIN}
+        S> CloseComplete + ParseComplete + {STALE} + ReadyForQuery I
+        >C {STALE} + ReadyForQuery I
+        == idle, owed""")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"C> Bind '' s + Execute ''\nC> Sync\nS> {STALE} + ReadyForQuery I",
+        f"C> {USED.format('s')}\nS> BindComplete\nS> {STALE} + ReadyForQuery I",
+        f"C> {USED.format('s')}\nS> BindComplete + {STALE} + ReadyForQuery I",
+        f"C> {USED.format('s')}\nC> {USED.format('s')}\nS> {STALE} + ReadyForQuery I",
+        f"C> Query BEGIN\nS> ReadyForQuery T\nC> {USED.format('s')}\nS> {STALE}",
+    ],
+)
+def test_only_what_stands_alone_in_one_chunk_and_is_unanswered_is_said_again(script: str) -> None:
+    used(script)
+
+
+def test_what_the_client_says_meanwhile_comes_after_it() -> None:
+    used(f"""
+        C> {USED.format("s")}
+        S| {STALE}
+        C| Query x
+        S| ReadyForQuery I
+        {AGAIN} + Query x
+        S> CloseComplete + ParseComplete + {DONE} + ReadyForQuery I
+        >C {DONE} + ReadyForQuery I
+        == idle, owed""")
+
+
+def test_a_batch_with_a_deallocate_in_it_is_said_again_too() -> None:
+    stage = used("C> Parse d 'DEALLOCATE ALL' + Sync\nS> ParseComplete + ReadyForQuery I")
+    batch = "Bind '' s + Execute '' + Bind '' d + Execute '' + Sync"
+    stage.play(f"""
+        C> {batch}
+        S| {STALE} + ReadyForQuery I
+        !! TELL_SERVER
+        >S Close S s + Parse s 'SELECT 1' + {batch}""")
+
+
+# -- servers lost ----------------------------------------------------------------------------------
+
+
+def test_postgresqls_goodbye_to_an_idle_session_is_not_the_clients() -> None:
+    stage = idle(f"S| {BYE}\n!! LOST\n== parked")
+    assert not stage.session.leased
+
+
+def test_on_its_next_server_it_is_as_movable_as_before() -> None:
+    stage = idle(f"S| {BYE}\n!! LOST")
+    stage.server = Backend(REPORTED)
+    stage.play(f"{comes_back('Query x')}\n>S Query x\nS> ReadyForQuery I\n<- give\n!! RELEASE")
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["C> Query x", "C> Query LISTEN\nS> ReadyForQuery I", "C> Query BEGIN\nS> ReadyForQuery T"],
+)
+def test_who_has_something_there_hears_it_and_is_lost_with_it(script: str) -> None:
+    stage = idle(f"{script}\nS> {BYE}")
+    assert not stage.session.lose_server(1.0)
+
+
+def test_who_has_nothing_on_its_server_can_do_without() -> None:
+    stage = idle()
+    assert stage.session.lose_server(1.0)
+    stage.play("== parked")
+    stage.server = Backend(REPORTED)
+    stage.play(f"{comes_back('Query x')}\n>S Query x")
+
+
+def test_its_statements_are_made_again() -> None:
+    stage = having()
+    assert stage.session.lose_server(1.0)
+    stage.server = Backend(REPORTED)
+    stage.play(f"{comes_back(USED.format('s'))}\n>S Parse s 'SELECT 1' + {USED.format('s')}")
+
+
+# -- texts that cannot be read ---------------------------------------------------------------------
+
+
+def test_in_an_unreadable_encoding_any_statement_may_do_anything() -> None:
+    stage = idle("""
+        C> Query x
+        S> ParameterStatus client_encoding SJIS + ReadyForQuery I
+        C> Query y
+        S> ReadyForQuery I""")
+    assert stage.session.revoke(1.0) == asked(EVERYTHING)
+
+
+def test_and_in_a_readable_one_no_more() -> None:
+    idle("""
+        C> Query x
+        S> ParameterStatus client_encoding SJIS + ParameterStatus client_encoding UTF8
+        S> ReadyForQuery I
+        C> Query y
+        S> ReadyForQuery I
+        <- give
+        !! RELEASE""")
+
+
+def test_a_function_called_by_number_may_do_anything() -> None:
+    stage = idle("C> FunctionCall x\n== active, owed F\nS> FunctionCallResponse + ReadyForQuery I")
+    assert stage.session.revoke(1.0) == asked(EVERYTHING)
+
+
+def test_a_function_call_behind_an_error_is_told_from_one_that_ran() -> None:
+    idle("""
+        C> Parse '' nonsense + FunctionCall x
+        >S Parse '' nonsense + Close S guardproxy_gone_ + FunctionCall x
+        == active, owed F
+        S> ErrorResponse ERROR 42601 nonsense
+        == active, owed
+        C> Sync
+        S> ReadyForQuery I
+        == idle, owed""")
+
+
+# -- after an error, and at rest: in every kind of session -----------------------------------------
+
+
+def through() -> Stage:
+    """Passthrough, idle."""
+    stage = Stage(passthrough=True)
+    stage.play("C| Query x\n!! WANT_SERVER")
+    stage.lease()
+    stage.session.server_sent(said("S", "Authentication 0 + ReadyForQuery I"), 1.0)
+    stage.play("S> ReadyForQuery I\n== idle, owed")
+    return stage
+
+
+KINDS: list[Callable[[], Stage]] = [usual, idle, through]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["session", "transaction", "passthrough"])
+def test_after_an_error_nothing_is_owed_up_to_the_next_sync(kind: Callable[[], Stage]) -> None:
+    stage = kind()
+    stage.play("""
+        C> Parse '' nonsense + Flush
+        S> ErrorResponse ERROR 42601 nonsense
+        C> Query x + FunctionCall y + Bind '' s + Parse s 'SELECT 1' + Close S s + CopyDone
+        == active, owed
+        C> Sync
+        == active, owed S
+        S> ReadyForQuery I
+        C> Query x
+        == active, owed Q""")
+
+
+@pytest.mark.parametrize("kind", KINDS[:2], ids=["session", "transaction"])
+def test_and_what_no_client_may_say_it_may_not_say_then(kind: Callable[[], Stage]) -> None:
+    stage = kind()
+    stage.play("C> Parse '' x\nS> ErrorResponse ERROR 42601 x")
+    with pytest.raises(ProtocolViolation):
+        stage.session.client_sent(said("C", "Unknown"), 1.0)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 7, 12, 100])
+def test_without_a_server_idle_talk_needs_none(cut: int) -> None:
+    stage = idle("<- give\n!! RELEASE")
+    words = said("C", "Flush + CopyData 0123 + CopyDone + CopyFail no")
+    for piece in (words[:cut], words[cut:]):
+        assert stage.session.client_sent(piece, 1.0) == b""
+    stage.play("== parked")
+    assert stage.session.state is State.PARKED
+    stage.play(f"{comes_back('Query x')}\n>S Query x")
+
+
+def test_nor_does_a_goodbye_behind_it() -> None:
+    stage = idle("<- give\n!! RELEASE")
+    stage.play("C| CopyDone + Terminate\n!! LEAVE\n== parked")
