@@ -27,7 +27,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  login          a client's way in; conversations: what we say to a server ourselves
                  statement      what can be told from a statement's text
              pool/              sans-I/O: pool: servers by population; admission: cap and queue,
-                                who is asked to give way; orders: what it decides;
+                                who is asked to give way; orders: what it decides, round by round;
                                 door: who may be in at all
     first    wire/              sans-I/O: frames (HOT), messages, scram
     ground   errors stats       exceptions with SQLSTATE and Reason; counters

@@ -137,7 +137,7 @@ class Speaking(Session):
             self._suspect(OPAQUE)
         return True
 
-    def _make_way(self, finding: Finding, text: bytes, at: int) -> None:
+    def _make_way(self, finding: Finding, text: bytes, at: int, runs: bool = True) -> None:
         """For what SQL does with prepared statements, in front of the message at `at`.
 
         If all is quiet in a batch of its own: should it fail, that must not be the client's.
@@ -146,7 +146,7 @@ class Speaking(Session):
             return
         apart = not self.owed and not self.unsynced
         batch = self.queries - 1 if apart else self._batch
-        first = self._statements.for_sql(text, batch)
+        first = self._statements.for_sql(text, batch, runs)
         if first and apart:
             first += messages.SYNC_MESSAGE
             self._swallow(lambda replies, now: self._way_made(batch, replies))
@@ -287,6 +287,8 @@ class Speaking(Session):
         first, there = self._statements.wanted(name, self._batch)
         if first:
             self._watch(_COMPLETIONS)
+        if first and stop == start:
+            self._table = UP_TO_SYNC  # what is unnamed then depends on how this ends
         if first or there != name:
             self._rename(first, at, length, start, stop, there)
 
@@ -314,7 +316,7 @@ class Speaking(Session):
         text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
         self._remember(text)
         finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
-        self._make_way(finding, text, at)
+        self._make_way(finding, text, at, runs=False)
         if not whole:
             finding = replace(finding, suspicion=EVERYTHING)
         name = data[start:stop]

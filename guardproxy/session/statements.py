@@ -279,8 +279,10 @@ class Statements:
         """Its CloseComplete is the client's."""
         self._pending.append((batch, False, None))
 
-    def for_sql(self, text: bytes, batch: int) -> bytes:
+    def for_sql(self, text: bytes, batch: int, runs: bool) -> bytes:
         """What must be sent before SQL that prepares, executes or deallocates by name.
+
+        `runs`: it is executed now, not only prepared.
 
         SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE"): the client's
         own must have theirs, and other clients' none that it could hit upon.
@@ -290,7 +292,8 @@ class Statements:
         for name in () if self.forgetting else sorted(mentioned & self.names.keys()):
             first += self._under_its_name(self.names[name], name, batch)
         self._by_sql = True
-        self._deallocated = [identifier(name) for name in _DEALLOCATE.findall(text)]
+        if runs:
+            self._deallocated += [identifier(name) for name in _DEALLOCATE.findall(text)]
         return first
 
     def _is_own(self, entry: Entry) -> bool:

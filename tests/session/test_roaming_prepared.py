@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import ProtocolViolation, TooManyStatements
-from guardproxy.session import statements
+from guardproxy.session import speaking, statements
 from guardproxy.session.pins import PinReason
 from guardproxy.wire import messages
 from tests.session.roamer import DONE, USED, answer, comes_back, having, idle, moved, other, sixth

@@ -75,7 +75,7 @@ def test_two_names_for_one_text_are_both_forgotten_by_the_server() -> None:
     while mine.under_way:
         mine.completed(1)
     mine.wanted(b"b", 2)
-    mine.for_sql(b"DEALLOCATE a", 3)
+    mine.for_sql(b"DEALLOCATE a", 3, runs=True)
     while mine.under_way:
         mine.completed(3)
     mine.deallocated_one()
@@ -97,12 +97,12 @@ def test_what_was_never_made_is_not_put_back_when_its_close_is_skipped_too() -> 
 def test_what_was_sent_apart_and_failed_is_not_there() -> None:
     mine, shelf = prepared()
     mine.arrive(Shelf())
-    mine.for_sql(b"EXECUTE s", 1)
+    mine.for_sql(b"EXECUTE s", 1, runs=True)
     mine.over(1, failed=True)
     assert not mine.under_way
     assert mine.wanted(b"s", 2)[0] != b""
     mine.completed(2)
-    mine.for_sql(b"EXECUTE s", 3)
+    mine.for_sql(b"EXECUTE s", 3, runs=True)
     mine.over(3, failed=False)
     assert mine.wanted(b"s", 4) == (b"", b"s")
     assert len(shelf) == 1
