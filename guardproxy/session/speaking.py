@@ -262,9 +262,9 @@ class Speaking(Session):
             self._make_way(finding, statements.text(name), at)
             if finding.must_end:
                 self._table = UP_TO_SYNC
-                statements.forgetting |= finding.forgets
         if there != name:
             self._where_it_is(length, data, at, start, stop)
+        statements.forgetting |= finding.forgets
 
     def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
         """Describe or Close of the statement or portal whose name is from `start` to `stop`."""
