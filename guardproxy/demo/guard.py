@@ -11,7 +11,6 @@ from guardproxy.demo.postgres import Database
 from guardproxy.demo.processes import Child, child_environment
 
 CAP = 10
-IDLE_SESSION_TIMEOUT = "1s"
 READY = r"listening on 127\.0\.0\.1:(\d+)"
 READY_SECONDS = 15.0
 # libpq's names beside the guard's.
@@ -35,7 +34,6 @@ def guard_settings(database: Database) -> dict[str, Any]:
         "listen": {"host": "127.0.0.1", "port": 0},
         "upstream": {"host": database.host, "port": port, "tls": tls},
         "pool": {"max_server_connections": CAP},
-        "timeouts": {"idle_session_timeout": IDLE_SESSION_TIMEOUT},
     }
 
 

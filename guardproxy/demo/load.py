@@ -30,8 +30,8 @@ class Kind:
 LOAD = (
     Kind("shop", "/page/", 8.0),
     Kind("checkout", "/checkout/", 8.0),
-    # Four links leaked a second: after some three seconds PostgreSQL has none left to give,
-    # and a guard that ends idle sessions after one second holds about as many.
+    # Four links leaked a second: after some three seconds PostgreSQL has none left to give. The
+    # guard keeps them all, and gives their servers to who needs one.
     Kind("shop", "/receipt/", 2.0),
     Kind("shop", "/report/", 0.6),
     Kind("shop", "/slow/", 1.0),

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from guardproxy.demo import census, load
 from guardproxy.demo.figures import Figures, broken_promises
-from guardproxy.demo.guard import CAP, IDLE_SESSION_TIMEOUT, Guard, start_guard
+from guardproxy.demo.guard import CAP, Guard, start_guard
 from guardproxy.demo.postgres import Database, open_to_all, start_postgres
 from guardproxy.demo.screen import GUARDED, STRAIGHT, Screen
 from guardproxy.demo.stops import STOPS
@@ -106,8 +106,8 @@ def _introduce(database: Database, counter: census.Counter, requests: int, scree
             f"PostgreSQL {version}, max_connections={most}; the guard's cap is {CAP}",
             f"{requests} requests in {load.SECONDS:.0f} s to a Django site, the same in both runs",
             *THE_LEAKS,
-            f"the guard ends a session idle for {IDLE_SESSION_TIMEOUT} here (its default is 15min),"
-            " so that the leak of an hour fits into ten seconds",
+            "all else is as the guard comes: it closes no leaked connection here, but gives the"
+            " server of an idle one to who waits",
         ]
     )
     screen.say()
@@ -169,7 +169,7 @@ def what_to_try(database: Database, guard: Guard, site: Website) -> list[tuple[s
         ("talk to PostgreSQL through the guard", f"{database.psql} '{uri}'"),
         ("leak three connections", f"curl {shop}/report/"),
         ("then see who sits on PostgreSQL", f"{database.psql} '{uri}' -c \"{count}\""),
-        ("whom the guard ended, and why", f"grep idle_session_timeout {guard.child.log}"),
+        ("who came and went, and what they did", f"grep client_over {guard.child.log}"),
         ("the settings it runs with", f"cat {guard.config}"),
     ]
 
