@@ -87,10 +87,10 @@ def cpu_each(samples: Sequence[Sample], ends: Sequence[float]) -> Cpu:
     So the logins before and the leaving after are nobody's: many clients would look dear.
     """
     inside = [sample for sample in samples if min(ends) <= sample.when <= max(ends)]
-    if len(inside) < 2:  # a very short run
-        inside = list(samples)
+    count = sum(inside[0].when < end <= inside[-1].when for end in ends) if inside else 0
+    if not count:  # a very short run: all of it
+        inside, count = list(samples), len(ends)
     first, last = inside[0], inside[-1]
-    count = sum(first.when < end <= last.when for end in ends)
     used = last.cpu - first.cpu
     return Cpu(used.total / count, used.kernel / count)
 

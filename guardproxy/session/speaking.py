@@ -147,6 +147,7 @@ class Speaking(Session):
         apart = not self.owed and not self.unsynced
         batch = self.queries - 1 if apart else self._batch
         first = self._statements.for_sql(text, batch, runs)
+        self._watch(_TAGS)  # a statement that is executed may be a DEALLOCATE
         if first and apart:
             first += messages.SYNC_MESSAGE
             self._swallow(lambda replies, now: self._way_made(batch, replies))

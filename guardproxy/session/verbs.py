@@ -125,7 +125,8 @@ def _set_local(reader: Reader, found: Findings) -> None:
     meant = _meant(name, reader)
     if not reader.takes("="):
         reader.takes("to")
-    if _is_default(reader.take(), name):
+    value = reader.take()
+    if value.kind is Kind.WORD and value.value == "default":
         found.restores_local.add(meant or ALL)
 
 

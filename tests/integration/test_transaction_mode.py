@@ -76,11 +76,11 @@ def test_who_listens_keeps_its_server_and_who_waits_hears_so(guard: NewGuard) ->
         with pytest.raises(psycopg.OperationalError, match="no server was free") as refused:
             running.connect().execute("select 1")
         assert "Pinned: 1 (listen 1)." in str(refused.value)
-        running.wait_for_log('pinned pin=listen statement="listen news"')
+        running.wait_for_log('client_pinned reason=listen statement="listen news"')
         listener.execute("unlisten news")
         with running.connect() as other:
             assert other.execute("select 1").fetchone() == (1,)
-        running.wait_for_log("unpinned pin=listen")
+        running.wait_for_log("client_unpinned reason=listen")
         assert listener.execute("select 2").fetchone() == (2,)
 
 
