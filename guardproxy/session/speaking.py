@@ -43,6 +43,7 @@ from guardproxy.wire.messages import (
 )
 
 _ACTIVE = State.ACTIVE
+_OUTSIDE = (State.IDLE, State.ACTIVE)  # of a transaction; active with nothing owed: just leased
 _PORTAL = ord("P")
 
 _COMPLETIONS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE]))
@@ -195,7 +196,9 @@ class Speaking(Session):
         self.for_server += words
         self.commands.append(Command.TELL_SERVER)
 
-    def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
+    def _note(  # noqa: C901 a call would cost
+        self, act: int, kind: int, length: int, data: bytes, at: int, now: float
+    ) -> bool:
         if act == BINDS:
             start = data.find(b"\0", at + HEADER_SIZE) + 1
             stop = data.find(b"\0", start) if start else -1
@@ -214,10 +217,11 @@ class Speaking(Session):
             return super()._note(act, kind, length, data, at, now)
         if stop < 0 and not self._malformed(length, data, at):
             return False
+        alone = not (at or self.unsynced or self.owed)
+        if alone and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
+            self._repeatable, self._said = data, (self.sent, self.received)
         self.unsynced = True
         if self.state is not _ACTIVE:
-            if not at and self.state is State.IDLE and len(data) <= MAX_REPEATED:
-                self._repeatable, self._said = data, (self.sent, self.received)
             self.enter(Event.ASKED, now)
         if stop > at + length or stop < 0:
             return True  # PostgreSQL will say what is wrong with it
