@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from guardproxy.session import pins
-from guardproxy.session.parameters import Parameters, in_order, of_startup, settable
+from guardproxy.session.parameters import RIGHTS, Parameters, in_order, of_startup, settable
 from guardproxy.session.pins import Finding, PinReason, Suspicion
 from guardproxy.session.statement import redact
 from guardproxy.session.suspicion import Scan
@@ -202,13 +202,16 @@ class Belongings:
     # -- what it is owed --------------------------------------------------------------------------
 
     def reset_too_far(self, names: set[str], clean: Parameters) -> list[tuple[str, str | None]]:
-        """What RESET has taken to the server's defaults, and the client had otherwise at login."""
+        """What RESET has taken to the server's defaults, and the client had otherwise at login.
+
+        RESET ALL leaves the rights alone (GUC_NO_RESET_ALL); DISCARD ALL does not.
+        """
         if "session_authorization" in names:  # the role goes with it
             names = names | {"role"}
         return in_order(
             (name, value)
             for name, value in self._startup.values.items()
-            if (pins.ALL in names or name.lower() in names)
+            if (name.lower() in names or (pins.ALL in names and name not in RIGHTS))
             and clean.values.get(name) != value
             and self.reported.get(name) == clean.values.get(name)
         )

@@ -88,12 +88,12 @@ def in_order(pairs: Iterable[tuple[str, str | None]]) -> list[tuple[str, str | N
 
 def _place(pair: tuple[str, str | None]) -> tuple[int, str]:
     name, value = pair
-    if name in _RIGHTS:
-        return (_RIGHTS[name] if value is not None else 0, name)
+    if name in RIGHTS:
+        return (RIGHTS[name] if value is not None else 0, name)
     return (1 if name == "client_encoding" else 2, name)
 
 
-_RIGHTS = {"session_authorization": 3, "role": 4}
+RIGHTS = {"session_authorization": 3, "role": 4}
 
 
 def of_startup(wanted: Mapping[str, str], reported: Mapping[str, str]) -> dict[str, str]:

@@ -196,9 +196,7 @@ class Speaking(Session):
         self.for_server += words
         self.commands.append(Command.TELL_SERVER)
 
-    def _note(  # noqa: C901 a call would cost
-        self, act: int, kind: int, length: int, data: bytes, at: int, now: float
-    ) -> bool:
+    def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
         if act == BINDS:
             start = data.find(b"\0", at + HEADER_SIZE) + 1
             stop = data.find(b"\0", start) if start else -1
@@ -283,8 +281,13 @@ class Speaking(Session):
             self._watch(_COMPLETIONS)
             if there:
                 self._rename(b"", at, length, start, stop, there)
-        elif self._statements.here.get(data[start:stop]) != data[start:stop]:
-            self._where_it_is(length, data, at, start, stop)
+        else:
+            name = data[start:stop]
+            finding = self._statements.finding(name)
+            if finding is not NOTHING:  # the rows of EXECUTE are those of what it executes
+                self._make_way(finding, self._statements.text(name), at, runs=False)
+            if self._statements.here.get(name) != name:
+                self._where_it_is(length, data, at, start, stop)
 
     def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
         """The statement has another name on this server, or is not there yet."""
@@ -321,7 +324,6 @@ class Speaking(Session):
         text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
         self._remember(text)
         finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
-        self._make_way(finding, text, at, runs=False)
         if not whole:
             finding = replace(finding, suspicion=EVERYTHING)
         name = data[start:stop]

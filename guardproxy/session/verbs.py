@@ -178,7 +178,7 @@ def _discard(reader: Reader, found: Findings) -> None:
     what = reader.take().value
     if what == "all":
         found.suspicion |= EVERYTHING
-        found.restores.add(ALL)
+        found.restores |= {ALL, "session_authorization"}
         found.forgets = True
     elif what in ("temp", "temporary"):
         found.suspicion |= Suspicion.TEMP
@@ -240,7 +240,7 @@ def search(text: str, found: Findings) -> None:
         if word in lowered:
             found.pins.add(reason)
     if _RESTORES.search(lowered):
-        found.restores.add(ALL)
+        found.restores |= {ALL, "session_authorization"} if "discard" in lowered else {ALL}
     found.forgets |= "deallocate" in lowered or "discard" in lowered
 
 

@@ -7,6 +7,7 @@ from guardproxy.session.suspicion import Scan
 from guardproxy.session.verbs import REPORTED
 
 EVERY_NAME = frozenset({ALL})
+AND_RIGHTS = frozenset({ALL, "session_authorization"})
 ROLE = Finding(Suspicion.ROLE)
 
 
@@ -209,7 +210,7 @@ def test_what_ends_with_the_transaction_or_does_not_concern_the_session(text: st
         ("CALL p(1)", Finding(EVERYTHING)),
         ("EXPLAIN ANALYZE EXECUTE p", Finding(EVERYTHING)),
         ("CREATE TABLE t AS EXECUTE p", Finding(EVERYTHING)),
-        ("DISCARD ALL", Finding(EVERYTHING, restores=EVERY_NAME, forgets=True)),
+        ("DISCARD ALL", Finding(EVERYTHING, restores=AND_RIGHTS, forgets=True)),
         ("DISCARD TEMP", Finding(Suspicion.TEMP)),
         ("DISCARD TEMPORARY", Finding(Suspicion.TEMP)),
         ("LOAD 'auto_explain'", pins(PinReason.LOAD)),
@@ -284,7 +285,7 @@ def test_code_may_restore(code: str) -> None:
     [
         (r"SET app.x = 'C:\'", Finding(EVERYTHING, frozenset({"app.x"}))),
         ("SET app.x = 'y", Finding(EVERYTHING, frozenset({"app.x"}))),
-        ("DISCARD ALL /*", Finding(EVERYTHING, restores=EVERY_NAME, forgets=True)),
+        ("DISCARD ALL /*", Finding(EVERYTHING, restores=AND_RIGHTS, forgets=True)),
         (
             "SELECT U&\"set\\005fconfig\"('app.x', 1, false)",
             Finding(EVERYTHING, pins=frozenset({PinReason.SETTING})),
