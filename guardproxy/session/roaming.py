@@ -133,7 +133,7 @@ class Roaming(Speaking):
         free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
-            self._failed(body)
+            self._failed()
             if free and self.farewell:  # PostgreSQL's goodbye to nobody
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._release(Command.LOST)
@@ -152,10 +152,8 @@ class Roaming(Speaking):
             self._belongings.report(*messages.parse_parameter_status(body))
             self._scan = self._rules.scan_for(self._belongings.reported)
 
-    def _failed(self, error: bytes) -> None:
+    def _failed(self) -> None:
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""
-        if b"\0P" in error or b"\0Rexec_parse_message\0" in error:  # it points into a text
-            self._statements.failed_to_parse()
         while self._statements.failed(self.queries) and self.owed:
             del self.owed[0]
             self.queries += 1

@@ -317,27 +317,29 @@ class Speaking(Session):
         stop = data.find(b"\0", start)
         if stop < 0 and not self._malformed(length, data, at):
             return False
-        alone = not self.unsynced
-        self._extended(now)
         if not 0 <= stop < end:
+            self._extended(now)
             return True
         text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
         self._remember(text)
         finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
         if not whole:
             finding = replace(finding, suspicion=EVERYTHING)
-        name = data[start:stop]
-        if not whole:
             self._suspect(_TOO_LONG)
+        self._make_way(finding, text, at, runs=False)  # for the columns of EXECUTE
+        alone = not self.unsynced
+        self._extended(now)
+        name = data[start:stop]
         if name or not alone:
             self._table = UP_TO_SYNC  # what the name stands for then depends on how this ends
         if name:
             body = data[stop + 1 : end] if whole else b""
             first, there = self._statements.parse(name, body, finding, self._batch)
-            if first or there != name:
-                self._rename(first, at, length, start, stop, there)
         else:
             carried = data[at:end] if whole else None
-            self._statements.parse_unnamed(carried, finding, self._batch, alone)
+            first = self._statements.parse_unnamed(carried, finding, self._batch, alone)
+            there = name
+        if first or there != name:
+            self._rename(first, at, length, start, stop, there)
         self._watch(_COMPLETIONS)
         return True

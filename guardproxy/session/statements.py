@@ -233,19 +233,24 @@ class Statements:
             return self.unnamed or b""
         return self.names[name].statement.body if name in self.names else b""
 
-    def parse_unnamed(self, whole: bytes | None, finding: Finding, batch: int, alone: bool) -> None:
+    def parse_unnamed(
+        self, whole: bytes | None, finding: Finding, batch: int, alone: bool
+    ) -> bytes:
         """The unnamed statement is another now; None if it is too long to carry.
 
-        An error leaves none if it is this Parse's own. If it is of what came before it in the
-        batch (it does not stand `alone`), the earlier one stays; with which it is taken to be.
+        Returns what to send first. An error leaves none if it is this Parse's own, but if it is of
+        what came before it in the batch (it does not stand `alone`) the earlier one stays: what is
+        sent first is answered only if this Parse is reached.
         """
-        undo = _NO_UNNAMED
+        first = b""
         if not alone:
-            undo = self._undo_unnamed()
+            self._pending.append((batch, True, self._undo_unnamed()))
+            first = close(gone(b""))
         self.unnamed = whole
         self._unnamed = finding
         self.here[b""] = b""
-        self._pending.append((batch, False, undo))
+        self._pending.append((batch, False, _NO_UNNAMED))
+        return first
 
     def _undo_unnamed(self) -> Undo:
         """What brings the unnamed statement back, if there is one."""
@@ -331,13 +336,6 @@ class Statements:
             self.failed(batch)
         while self._pending and self._pending[0][0] <= batch:
             self._pending.popleft()
-
-    def failed_to_parse(self) -> None:
-        """The error is of the next Parse itself: if of the unnamed statement, there is none now."""
-        if self._pending:
-            batch, ours, undo = self._pending[0]
-            if undo is not None and undo.unnamed is not None and not undo.mark:
-                self._pending[0] = (batch, ours, _NO_UNNAMED)
 
     def failed(self, batch: int) -> bool:
         """An error: what stands behind it in its batch is skipped; whether a Query too."""

@@ -196,7 +196,7 @@ def _call(function: str, reader: Reader, found: Findings) -> None:
         found.pins.add(PinReason.SETSEED)
     elif function in ("currval", "lastval"):
         found.pins.add(PinReason.SEQUENCE)
-    else:
+    elif "advisory" in function and function.isidentifier():
         found.suspicion |= Suspicion.LOCKS
 
 
