@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CANCEL_AGAIN = 1.0
+"""Seconds until the query of a client that hung up is cancelled once more, if it still runs."""
+
 
 class Departure:
     """Ends clients' business, whichever way they left."""
@@ -69,7 +72,9 @@ class Departure:
         if link.lost:
             return
         if session.owed and not polite:
+            link.departing = session
             self.pooler.cancels.send(link)
+            self.pooler.clock.callLater(CANCEL_AGAIN, self._cancel_again, link, session)
         private = link.server.pool.private
         patient = polite and parting is not None and parting.owed > 0
         if parting is None or (private and not patient):
@@ -95,6 +100,11 @@ class Departure:
             clean.addBoth(_and_cancel, timer)
         return clean
 
+    def _cancel_again(self, link: ServerLink, session: Session) -> None:
+        """The first came before the query had begun, it seems, and cancelled nothing."""
+        if link.departing is session and not link.lost:
+            self.pooler.cancels.send(link)
+
     def clean_up(self, link: ServerLink) -> None:
         """An errand has used this server."""
         if not link.lost and link.server.population is Population.LEASED:
@@ -108,6 +118,7 @@ class Departure:
 
     def _until_clean(self, cleaned: Deferred[None], link: ServerLink, timer: Timer | None) -> None:
         def done(result: object) -> None:
+            link.departing = None
             if timer is not None:
                 _and_cancel(result, timer)
             if link.lost or link.server.population is not Population.CLEANING:

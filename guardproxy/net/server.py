@@ -40,6 +40,7 @@ class ServerLink(Caller):
         self.session: Session | None = None
         self.cancel_key = b""
         self.lost = False
+        self.departing: Session | None = None  # who hung up, and had a query running
         self.abandoned = False  # while it was being opened
         self.opening: Deferred[Any] | None = None
         self.abort_timer: Timer | None = None

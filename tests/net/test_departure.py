@@ -133,6 +133,21 @@ def test_nobody_gets_the_server_before_the_cancel_has_arrived(stages: Stages) ->
     assert other.hear() == ["C SELECT 2", "Z I"]
 
 
+def test_a_cancel_that_came_too_early_is_sent_again(stage: Stage) -> None:
+    """The query had not begun when it came, and PostgreSQL forgets cancels that hit nothing."""
+    client = stage.holder("SLEEP")
+    (backend,) = stage.postgres.live
+    backend.running = ""  # not yet
+    client.hang_up()
+    assert stage.postgres.cancels == [backend.key]
+    backend.running = "SLEEP"
+    stage.wait(1.0)
+    assert stage.postgres.cancels == [backend.key, backend.key]
+    assert stage.populations() == {"idle": 1}
+    stage.wait(2.0)
+    assert len(stage.postgres.cancels) == 2
+
+
 def test_a_query_that_no_cancel_stops_costs_the_server(stages: Stages) -> None:
     stage = stages(timeouts=Timeouts(cancel_wait_timeout=10.0))
     client = stage.holder("SLEEP")
