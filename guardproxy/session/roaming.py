@@ -24,10 +24,11 @@ from guardproxy.session.session import HEEDED, Reply
 from guardproxy.session.speaking import Speaking
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, stops
+from guardproxy.wire.frames import HEADER_SIZE, header, stops
 from guardproxy.wire.messages import (
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
+    DESCRIBE,
     ERROR,
     PARSE_COMPLETE,
 )
@@ -188,12 +189,13 @@ class Roaming(Speaking):
     def _unheard(self, at: int) -> bool:
         """Whether the client has heard nothing yet in answer to a batch that stands alone.
 
-        Then it was rolled back as a whole, and may be said again.
+        Then it was rolled back as a whole, and may be said again; but only if it asks for the
+        columns too, for else the client takes them to be what they were.
         """
         nothing_before = at == sum(end - start for start, end, _ in self._edits)
         alone = self.owed == b"S" and not (self.unsynced or self._client_tail or self._client_skip)
         said = (self.sent, self.received)
-        return bool(self._repeatable) and alone and nothing_before and said == self._said
+        return alone and nothing_before and said == self._said and asks_columns(self._repeatable)
 
     def _repeat(self, at: int) -> None:
         """Say the batch again; a table has changed, and the statement must be made again first."""
@@ -240,3 +242,14 @@ class Roaming(Speaking):
     def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
         super()._setup_answered(replies, now)
         return self._belongings.news(replies)
+
+
+def asks_columns(batch: bytes) -> bool:
+    """Whether there is a Describe in it."""
+    at = 0
+    while at + HEADER_SIZE <= len(batch):
+        kind, length = header(batch, at)
+        if kind == DESCRIBE:
+            return True
+        at += length + 1
+    return False
