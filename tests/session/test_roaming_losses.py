@@ -11,7 +11,6 @@ from guardproxy.session.states import State
 from tests.session.roamer import (
     DONE,
     REPORTED,
-    USED,
     Roamer,
     asked,
     comes_back,
@@ -21,6 +20,8 @@ from tests.session.roamer import (
 from tests.session.transcript import Stage, said
 from tests.session.transcript import idle as usual
 
+# With the columns asked for: else the client would take the new ones for the old.
+USED = "Bind '' {} + Describe P '' + Execute '' + Sync"
 STALE = "ErrorResponse ERROR 0A000 'cached plan must not change result type'"
 BYE = "ErrorResponse FATAL 57P01 bye"
 
@@ -67,7 +68,8 @@ def test_once_is_enough() -> None:
 @pytest.mark.parametrize(
     "script",
     [
-        f"C> Bind '' s + Execute ''\nC> Sync\nS> {STALE} + ReadyForQuery I",
+        f"C> Bind '' s + Execute '' + Sync\nS> {STALE} + ReadyForQuery I",
+        f"C> Bind '' s + Describe P '' + Execute ''\nC> Sync\nS> {STALE} + ReadyForQuery I",
         f"C> {USED.format('s')}\nS> BindComplete\nS> {STALE} + ReadyForQuery I",
         f"C> {USED.format('s')}\nS> BindComplete + {STALE} + ReadyForQuery I",
         f"C> {USED.format('s')}\nC> {USED.format('s')}\nS> {STALE} + ReadyForQuery I",
@@ -92,7 +94,7 @@ def test_what_the_client_says_meanwhile_comes_after_it() -> None:
 
 def test_a_batch_with_a_deallocate_in_it_is_said_again_too() -> None:
     stage = used("C> Parse d 'DEALLOCATE ALL' + Sync\nS> ParseComplete + ReadyForQuery I")
-    batch = "Bind '' s + Execute '' + Bind '' d + Execute '' + Sync"
+    batch = "Bind '' s + Describe P '' + Execute '' + Bind '' d + Execute '' + Sync"
     stage.play(f"""
         C> {batch}
         S| {STALE} + ReadyForQuery I
