@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from guardproxy.session.acts import (
-    HELD,
-    UP_TO_SYNC,
-)
+from guardproxy.session.acts import HELD, UP_TO_SYNC
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
 from guardproxy.session.commands import Command, Parting
 from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, change
 from guardproxy.session.pins import PinReason, Suspicion
 from guardproxy.session.prepared import in_the_clients_words
-from guardproxy.session.session import HEEDED, Reply
+from guardproxy.session.session import SERVER_STOPS, Reply
 from guardproxy.session.speaking import Speaking
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, header, stops
+from guardproxy.wire.frames import HEADER_SIZE, header
 from guardproxy.wire.messages import (
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
@@ -32,9 +29,6 @@ from guardproxy.wire.messages import (
     ERROR,
     PARSE_COMPLETE,
 )
-
-_USUAL = stops(HEEDED)
-
 
 _STALE_PLAN = b"Mcached plan must not change result type\0"
 
@@ -169,7 +163,7 @@ class Roaming(Speaking):
 
     def _settled(self, data: bytes, at: int) -> None:
         self._watching = False
-        self._stops = _USUAL
+        self._stops = SERVER_STOPS
         self._statements.settled()
         if self._repeating:
             self._repeat(at)

@@ -54,7 +54,7 @@ BACKLOG_LIMIT = 64 * 1024
 _POOLED, _SKIPPED = client_table(ILLEGAL, {}), skipped_table(ILLEGAL)
 HEEDED = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
-_SERVER_STOPS = stops(HEEDED)
+SERVER_STOPS = stops(HEEDED)
 _MAY_CONCERN_DATABASES = stops(b"CcDdAa/-( \t\r\n")
 _FIRST_BYTES_MATTER = 4096  # of an ErrorResponse or ParameterStatus; longer ones just pass
 
@@ -130,7 +130,7 @@ class Session:
         self.wait_time = self.active_time = 0.0
         self._table = self._usual = _POOLED
         self._skipped = _SKIPPED
-        self._stops = _SERVER_STOPS
+        self._stops = SERVER_STOPS
         self._client_tail = self._server_tail = b""
         self._client_skip = self._server_skip = 0
         self._edits: list[Edit] = []  # to be made in the chunk at hand

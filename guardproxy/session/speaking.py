@@ -59,7 +59,10 @@ _TOO_LONG = Finding(pins=frozenset((PinReason.STATEMENT,)))
 
 
 class Speaking(Session):
-    """`known` is what the client was told at login: the ParameterStatus values."""
+    """The client's side of a roaming session.
+
+    `known` is what the client was told at login: the ParameterStatus values.
+    """
 
     __slots__ = (
         "_belongings",
