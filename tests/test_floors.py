@@ -15,7 +15,9 @@ HOUSE = ROOT / "guardproxy"
 LONGEST = 500
 """Lines; longer files have a seam somewhere."""
 
-GROUND = frozenset(("errors", "stats", "units", "settings", "yamltext", "leaves", "config"))
+GROUND = frozenset(
+    ("errors", "stats", "units", "settings", "yamltext", "leaves", "config", "files", "life")
+)
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     "wire": 1,
