@@ -38,7 +38,7 @@ def named(settings: Settings) -> dict[str, str]:
     return {
         key: str(value)
         for key, leaf, value, _ in items(settings)
-        if value is not None and (LEAVES[leaf].kind == "file" or key.endswith(".password_file"))
+        if value is not None and (LEAVES[leaf].kind == "file" or key.endswith("_file"))
     }
 
 

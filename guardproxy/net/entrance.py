@@ -159,9 +159,9 @@ class Entrance:
         now, parameters = self.pooler.now(), request.parameters
         session: Session
         if self.settings.pool.mode == "transaction":
-            session = Roaming(parameters, known, now, self._rules)
+            session = Roaming(parameters, known, now, self._rules, self.pooler.timings)
         else:
-            session = Session(parameters, now)
+            session = Session(parameters, now, self.pooler.timings)
         client.pool = self.logins.of(request).pool
         session.application_name = known.get("application_name", "")
         session.enter(Event.LOGGED_IN, now)
@@ -171,7 +171,7 @@ class Entrance:
         client.begin(session, welcome + messages.ready_for_query(messages.IDLE))
 
     def _begin_passthrough(self, client: ClientLink, request: Request) -> None:
-        session = Passthrough(request.parameters, self.pooler.now())
+        session = Passthrough(request.parameters, self.pooler.now(), self.pooler.timings)
         session.application_name = request.application_name
         session.enter(Event.LOGGED_IN, self.pooler.now())
         session.enter(Event.ASKED, self.pooler.now())
@@ -183,6 +183,9 @@ class Entrance:
 
     def _logged_in(self, client: ClientLink) -> None:
         self.pooler.totals.logins += 1
+        if client.request is not None:
+            self.logins.of(client.request).tally.logins += 1
+        self.pooler.timings.login.observe(self.pooler.now() - client.opened_at)
         self.pooler.log.info("client_login", partial(describe, client, self.pooler.now()))
 
 
