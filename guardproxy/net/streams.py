@@ -42,6 +42,8 @@ ACCEPT_PAUSE = 1.0
 """Seconds without accepting when file descriptors have run out (asyncio's ACCEPT_RETRY_DELAY)."""
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 """Seconds of silence, seconds between probes, and how many: a dead peer is found in two minutes."""
+SOCKET_MODE = 0o777
+"""Of a socket file, as PostgreSQL's and PgBouncer's: who may come in, the login finds out."""
 LINGER = 5.0
 """Seconds a closing stream may take to get rid of its last bytes."""
 
@@ -355,6 +357,7 @@ def _bind_unix(path: str) -> socket.socket:
         os.unlink(path)
     try:
         listener.bind(path)
+        os.chmod(path, SOCKET_MODE)
     except OSError:
         listener.close()
         raise
@@ -370,6 +373,7 @@ def _replace_unix(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(own)
+        os.chmod(own, SOCKET_MODE)
         listener.listen(BACKLOG)
         os.rename(own, path)
     except OSError:

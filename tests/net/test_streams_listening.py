@@ -173,3 +173,23 @@ def test_the_queue_of_a_lent_socket_is_left_to_the_next(run: Run) -> None:  # no
                 after.stopListening()
 
     run(story())
+
+
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_everybody_may_knock_at_a_socket_file(
+    run: Run,  # noqa: F811
+    tmp_path: Path,
+    reuse_port: bool,
+) -> None:
+    """Django is another user as a rule; its directory may close it to others."""
+
+    async def story() -> None:
+        before = os.umask(0o077)
+        try:
+            port = listen(str(tmp_path), 0, Ends(), reuse_port)
+        finally:
+            os.umask(before)
+        assert os.stat(socket_path(str(tmp_path), 0)).st_mode & 0o777 == 0o777
+        port.stopListening()
+
+    run(story())
