@@ -152,6 +152,8 @@ class Roaming(Speaking):
         while self._statements.failed(self.queries) and self.owed:
             del self.owed[0]
             self.queries += 1
+        if self._table is self._skipped:  # the batch has not ended, and what it was to forget stays
+            self._statements.nothing_forgotten()
 
     def _completed(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):

@@ -59,6 +59,9 @@ Pending = tuple[int, bool, Undo | None]
 latest, whether it is ours, and what an error takes back. (A plain one, for its speed.)"""
 
 _NO_UNNAMED = Undo(b"")
+_TO_BE_DROPPED = Statement(b"SELECT 1\0\0\0", NOTHING)
+"""Has the name of a statement that DEALLOCATE is to find. To make that itself might be impossible
+by now (its table is gone), which is nothing to DEALLOCATE."""
 
 
 class Statements:
@@ -293,27 +296,32 @@ class Statements:
         own must have theirs, and other clients' none that it could hit upon.
         """
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
-        mentioned = set(map(identifier, _IDENTIFIER.findall(text)))
-        for name in () if self.forgetting else sorted(mentioned & self.names.keys()):
-            first += self._under_its_name(self.names[name], name, batch)
+        dropped = [identifier(name) for name in _DEALLOCATE.findall(text)]
+        used = set(map(identifier, _IDENTIFIER.findall(_DEALLOCATE.sub(b"", text))))
+        for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
+            mine = self.names[name]
+            if name in used:
+                first += self._under_its_name(mine.statement, mine.born, name, batch)
+            elif self._shelf.named(name) is None:
+                first += self._under_its_name(_TO_BE_DROPPED, 0, name, batch)
         self._by_sql = True
         if runs:
-            self._deallocated += [identifier(name) for name in _DEALLOCATE.findall(text)]
+            self._deallocated += dropped
         return first
 
     def _is_own(self, entry: Entry) -> bool:
         mine = self.names.get(entry.name)
         return mine is not None and mine.statement is entry.statement
 
-    def _under_its_name(self, mine: Mine, name: bytes, batch: int) -> bytes:
-        entry = self._shelf.find(mine.statement)
-        if entry is not None and entry.name == name and entry.made > mine.born:
+    def _under_its_name(self, wanted: Statement, born: int, name: bytes, batch: int) -> bytes:
+        entry = self._shelf.find(wanted)
+        if entry is not None and entry.name == name and entry.made > born:
             return b""
         first = self._close(entry, batch) if entry else b""
-        made = Entry(mine.statement, name, tick())
+        made = Entry(wanted, name, tick())
         self._shelf.put(made)
         self._pending.append((batch, True, Undo(made=made)))
-        return first + mine.statement.parse(name)
+        return first + wanted.parse(name)
 
     # -- what the server says ---------------------------------------------------------------------
 
@@ -387,6 +395,10 @@ class Statements:
         """Nothing is owed: what has not been answered was skipped."""
         if self._pending:
             self.failed(self._pending[-1][0])
+        self.nothing_forgotten()
+
+    def nothing_forgotten(self) -> None:
+        """No DEALLOCATE is under way any more: it has run, or it was skipped."""
         self._deallocated.clear()
         self.forgetting = False
 
@@ -409,8 +421,9 @@ class Statements:
     def deallocated_one(self) -> None:
         """DEALLOCATE by name has run, in the order of the text."""
         name = self._deallocated.pop(0) if self._deallocated else b""
-        old = self.names.get(name)
-        if old is not None:
+        if name in self.names:
             self._restore(name, None)
-            self._shelf.drop(old.statement)
+            there = self._shelf.named(name)
+            if there is not None:
+                self._shelf.drop(there.statement)
             self.here.clear()  # the same text may have another name too
