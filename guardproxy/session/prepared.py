@@ -25,32 +25,42 @@ _NOT_THE_CLIENTS = re.compile(rb'"guardproxy_(?:gone|[0-9]+)_')
 _ticks = itertools.count(1)
 
 
+Reading = tuple[str, ...]
+"""The settings by which PostgreSQL reads what it prepares: literals become values then."""
+
+
 class Statement:
     """Text and parameter types, as they stand in Parse after the name; equal ones are one object.
+
+    Equal are those that mean the same: that are read by the same settings too. Where these are not
+    known for certain, it is its client's alone.
 
     `finding` is what its text makes suspect, each time it is executed. An empty body is that of one
     too long to carry: it cannot be prepared again, so it must stay where it is.
     """
 
-    __slots__ = ("__weakref__", "body", "finding")
+    __slots__ = ("__weakref__", "body", "finding", "reading")
 
-    def __init__(self, body: bytes, finding: Finding) -> None:
+    def __init__(self, body: bytes, finding: Finding, reading: Reading | None = None) -> None:
         self.body = body
         self.finding = finding
+        self.reading = reading
 
     def parse(self, name: bytes) -> bytes:
         """The message that prepares it under this name."""
         return messages.message(messages.PARSE, b"%b\0%b" % (name, self.body))
 
 
-_interned: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
+_interned: WeakValueDictionary[tuple[bytes, Reading], Statement] = WeakValueDictionary()
 
 
-def statement(body: bytes, finding: Finding) -> Statement:
-    """The one object for this text and these types."""
-    known = _interned.get(body)
+def statement(body: bytes, finding: Finding, reading: Reading | None) -> Statement:
+    """The one object for this text and these types, if it can be told how they are read."""
+    if reading is None or not body:
+        return Statement(body, finding, reading)
+    known = _interned.get((body, reading))
     if known is None:
-        known = _interned[body] = Statement(body, finding)
+        known = _interned[body, reading] = Statement(body, finding, reading)
     return known
 
 

@@ -26,7 +26,7 @@ from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import Belongings, Rules
 from guardproxy.session.commands import Command
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
-from guardproxy.session.prepared import MAX_CARRIED
+from guardproxy.session.prepared import MAX_CARRIED, Reading
 from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Reply, Session
 from guardproxy.session.statements import Statements, concerns_statements
 from guardproxy.session.states import Event, State
@@ -65,6 +65,7 @@ class Speaking(Session):
     """
 
     __slots__ = (
+        "_alone",
         "_belongings",
         "_held",
         "_repeatable",
@@ -87,7 +88,8 @@ class Speaking(Session):
         self._rules = rules
         self._scan = rules.scan_for(known)
         self._belongings = Belongings(parameters, known, rules.probe)
-        self._statements = Statements(rules.max_prepared_statements)
+        self._statements = Statements(rules.max_prepared_statements, self._reading)
+        self._alone = True  # nothing was under way when the message at hand was said
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._restore_local: set[str] = set()  # the same, until the transaction ends
         self._held = b""
@@ -104,6 +106,10 @@ class Speaking(Session):
             self._watching = True
         if finding.forgets:
             self._watch(_TAGS)
+
+    def _reading(self) -> Reading | None:
+        """How the server reads what it is given to prepare; what is under way may yet change it."""
+        return self._belongings.reading if self._alone else None
 
     # -- from the client --------------------------------------------------------------------------
 
@@ -133,6 +139,7 @@ class Speaking(Session):
         if self._statements.unnamed is not None:
             self._statements.forget_unnamed()
         if finding is not NOTHING:
+            self._alone = not (self.owed or self.unsynced)
             self._suspect(finding)
             self._make_way(finding, text, at)
             if finding.must_end:
@@ -218,8 +225,8 @@ class Speaking(Session):
             return super()._note(act, kind, length, data, at, now)
         if stop < 0 and not self._malformed(length, data, at):
             return False
-        alone = not (at or self.unsynced or self.owed)
-        if alone and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
+        self._alone = not (self.unsynced or self.owed)
+        if self._alone and not at and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
             self._repeatable, self._said = data, (self.sent, self.received)
         self.unsynced = True
         if self.state is not _ACTIVE:
@@ -331,6 +338,7 @@ class Speaking(Session):
             self._suspect(_TOO_LONG)
         self._make_way(finding, text, at, runs=False)  # for the columns of EXECUTE
         alone = not self.unsynced
+        self._alone = alone and not self.owed
         self._extended(now)
         name = data[start:stop]
         if name or not alone:

@@ -12,11 +12,21 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from guardproxy.errors import TooManyStatements
 from guardproxy.session.pins import NOTHING, Finding, Suspicion
-from guardproxy.session.prepared import Entry, Shelf, Statement, close, gone, statement, tick
+from guardproxy.session.prepared import (
+    Entry,
+    Reading,
+    Shelf,
+    Statement,
+    close,
+    gone,
+    statement,
+    tick,
+)
 from guardproxy.session.statement import identifier
 
 MAX_BYTES = 32 << 20
@@ -65,13 +75,17 @@ by now (its table is gone), which is nothing to DEALLOCATE."""
 
 
 class Statements:
-    """What the client has prepared: `names` for it, `here` the names that its server knows now."""
+    """What the client has prepared: `names` for it, `here` the names that its server knows now.
+
+    `reads` tells how the server reads what it is given to prepare now.
+    """
 
     __slots__ = (
         "_by_sql",
         "_deallocated",
         "_limit",
         "_pending",
+        "_reads",
         "_shelf",
         "_size",
         "_unnamed",
@@ -81,13 +95,14 @@ class Statements:
         "unnamed",
     )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, reads: Callable[[], Reading | None]) -> None:
         self.names: dict[bytes, Mine] = {}
         self.here: dict[bytes, bytes] = {}
         self.unnamed: bytes | None = None  # the Parse message, as it came
         self._unnamed = NOTHING
         self._shelf = Shelf()
         self._limit = limit
+        self._reads = reads
         self._pending: deque[Pending] = deque()
         self._size = 0
         self._by_sql = False  # SQL may have prepared statements on this server, for the client
@@ -128,17 +143,28 @@ class Statements:
         One made there before the client prepared it may have been planned for tables of that time.
         """
         entry = self._shelf.find(mine.statement)
-        first = b""
         if self.forgetting:
             return b"", entry.name if entry else gone(name)
         if entry is None or entry.made < mine.born or self._doubtful(entry, batch):
-            made, first = self._make(mine.statement, entry, name, batch)
-            first += mine.statement.parse(made.name)
+            wanted = self._as_read_now(mine, name)
+            made, first = self._make(wanted, self._shelf.find(wanted), name, batch)
             self._pending.append((batch, True, Undo(made=made)))
-            return first, made.name
+            return first + wanted.parse(made.name), made.name
         if mine.statement.finding is NOTHING and not self._pending:
             self.here[name] = entry.name
-        return first, entry.name
+        return b"", entry.name
+
+    def _as_read_now(self, mine: Mine, name: bytes) -> Statement:
+        """The statement as it is if it is made now.
+
+        The client's settings may be others than when it prepared it, and the text mean another.
+        """
+        old, reading = mine.statement, self._reads()
+        if old.reading != reading and old.body:
+            new = statement(old.body, old.finding, reading)
+            self.names[name] = Mine(new, mine.born)
+            return new
+        return old
 
     def _doubtful(self, entry: Entry, batch: int) -> bool:
         """Whether it is made by an earlier batch, which may yet fail before it comes to that."""
@@ -193,7 +219,7 @@ class Statements:
                 f"the client has prepared more than {MAX_BYTES >> 20} MB of statements",
                 hint="Close what is not needed any more, or use pool.mode session.",
             )
-        new = statement(body, finding) if body else Statement(b"", finding)
+        new = statement(body, finding, self._reads())
         self.names[name] = Mine(new, tick())
         made, first = self._make(new, self._shelf.find(new), name, batch)
         self._pending.append((batch, False, Undo(name, made=made)))
@@ -299,11 +325,10 @@ class Statements:
         dropped = [identifier(name) for name in _DEALLOCATE.findall(text)]
         used = set(map(identifier, _IDENTIFIER.findall(_DEALLOCATE.sub(b"", text))))
         for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
-            mine = self.names[name]
             if name in used:
-                first += self._under_its_name(mine.statement, mine.born, name, batch)
+                first += self._under_its_name(name, batch)
             elif self._shelf.named(name) is None:
-                first += self._under_its_name(_TO_BE_DROPPED, 0, name, batch)
+                first += self._made_as(name, _TO_BE_DROPPED, batch)
         self._by_sql = True
         if runs:
             self._deallocated += dropped
@@ -313,10 +338,16 @@ class Statements:
         mine = self.names.get(entry.name)
         return mine is not None and mine.statement is entry.statement
 
-    def _under_its_name(self, wanted: Statement, born: int, name: bytes, batch: int) -> bytes:
-        entry = self._shelf.find(wanted)
-        if entry is not None and entry.name == name and entry.made > born:
+    def _under_its_name(self, name: bytes, batch: int) -> bytes:
+        mine = self.names[name]
+        entry = self._shelf.find(mine.statement)
+        if entry is not None and entry.name == name and entry.made > mine.born:
             return b""
+        first = self._close(entry, batch) if entry else b""
+        return first + self._made_as(name, self._as_read_now(mine, name), batch)
+
+    def _made_as(self, name: bytes, wanted: Statement, batch: int) -> bytes:
+        entry = self._shelf.find(wanted)
         first = self._close(entry, batch) if entry else b""
         made = Entry(wanted, name, tick())
         self._shelf.put(made)

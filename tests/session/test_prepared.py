@@ -14,6 +14,7 @@ from guardproxy.session.prepared import (
 )
 from tests.session.transcript import said
 
+READ = ("UTF8", "UTC")
 ONE, TWO, THREE = (Statement(text, NOTHING) for text in (b"1", b"2", b"3"))
 
 
@@ -29,9 +30,20 @@ def names(entries: list[Entry]) -> list[bytes]:
 
 
 def test_equal_statements_are_one_object_while_somebody_has_them() -> None:
-    first = statement(b"SELECT 1\0\0\0", NOTHING)
-    assert statement(b"SELECT 1\0\0\0", NOTHING) is first
-    assert statement(b"SELECT 1\0\0\1", NOTHING) is not first
+    first = statement(b"SELECT 1\0\0\0", NOTHING, READ)
+    assert statement(b"SELECT 1\0\0\0", NOTHING, READ) is first
+    assert statement(b"SELECT 1\0\0\1", NOTHING, READ) is not first
+
+
+def test_what_is_read_otherwise_is_another_statement() -> None:
+    """Literals become values when a statement is prepared: a time, by the time zone of then."""
+    first = statement(b"SELECT 1\0\0\0", NOTHING, READ)
+    assert statement(b"SELECT 1\0\0\0", NOTHING, ("UTF8", "Asia/Tokyo")) is not first
+
+
+def test_what_may_be_read_in_any_way_is_nobody_elses() -> None:
+    first = statement(b"SELECT 1\0\0\0", NOTHING, None)
+    assert statement(b"SELECT 1\0\0\0", NOTHING, None) is not first
 
 
 def test_a_statement_is_prepared_under_any_name() -> None:

@@ -49,6 +49,32 @@ def test_the_same_text_serves_all_who_prepare_it() -> None:
         >S {USED.format("theirs")}""")
 
 
+def test_what_is_read_by_other_settings_serves_nobody_else() -> None:
+    """A literal of a time becomes a moment when it is prepared, by the time zone of then."""
+    stage = idle(server=other("s", "SELECT 1"), parameters={"TimeZone": "Mars"})
+    sent = stage.session.client_sent(said("C", "Parse s 'SELECT 1' + Sync"), 1.0)
+    assert sent == said("C", f"Parse {sixth('s', stage, '').decode()} 'SELECT 1' + Sync")
+
+
+def test_a_statement_is_made_as_its_client_reads_now() -> None:
+    """It has another time zone than when it prepared it, and shares it with who has that too."""
+    stage = having()
+    stage.play("C> Query x\nS> ParameterStatus TimeZone Mars + ReadyForQuery I")
+    server = moved(stage).server
+    stage.play(f"""
+        {comes_back("Bind '' s + Sync")}
+        >S SetConfig TimeZone Mars + Parse s 'SELECT 1' + Bind '' s + Sync""")
+    [entry] = server.shelf.all()
+    assert entry.statement.reading == ("", "", "Mars", "", "")
+
+
+def test_what_may_be_read_by_a_setting_under_way_serves_nobody_else() -> None:
+    stage = idle()
+    stage.session.client_sent(said("C", "Query 'SET TimeZone x' + Parse s 'SELECT 1' + Sync"), 1.0)
+    [entry] = stage.server.shelf.all()
+    assert entry.statement.reading is None
+
+
 def test_types_are_part_of_a_statement() -> None:
     stage = idle(server=other("s", "SELECT 1"))
     sent = stage.session.client_sent(said("C", "Parse s 'SELECT 1' 23 + Sync"), 1.0)
