@@ -16,7 +16,6 @@ from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
 from guardproxy.session.commands import Command, Parting
 from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, change
 from guardproxy.session.pins import PinReason, Suspicion
-from guardproxy.session.prepared import in_the_clients_words
 from guardproxy.session.session import SERVER_STOPS, Reply
 from guardproxy.session.speaking import Speaking
 from guardproxy.session.states import Event, State
@@ -138,7 +137,7 @@ class Roaming(Speaking):
                 self._repeating = self._watching = True
                 self._table = HELD
                 return
-            said = in_the_clients_words(body)
+            said = self._statements.in_the_clients_words(body)
             if said is not body:
                 self._edits.append(
                     (at, at + HEADER_SIZE + len(body), messages.message(ERROR, said))

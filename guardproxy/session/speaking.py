@@ -27,7 +27,13 @@ from guardproxy.session.belongings import Belongings, Rules
 from guardproxy.session.commands import Command
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading
-from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Reply, Session
+from guardproxy.session.session import (
+    BACKLOG_LIMIT,
+    HEEDED,
+    STATEMENT_PREFIX,
+    Reply,
+    Session,
+)
 from guardproxy.session.statements import Statements, concerns_statements
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
@@ -101,11 +107,18 @@ class Speaking(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores or finding.restores_local:
-            self._restore |= finding.restores
-            self._restore_local |= finding.restores_local
             self._watching = True
+            if not self._in_vain(bind):
+                self._restore |= finding.restores
+                self._restore_local |= finding.restores_local
         if finding.forgets:
             self._watch(_TAGS)
+
+    def _in_vain(self, bind: bytes) -> bool:
+        """Whether it is sure not to run: a failed transaction can only be ended."""
+        text = self.last_request
+        alone = bind or (b";" not in text and len(text) < STATEMENT_PREFIX)
+        return self.state is State.FAILED and bool(alone)
 
     def _reading(self) -> Reading | None:
         """How the server reads what it is given to prepare; what is under way may yet change it."""
@@ -229,14 +242,14 @@ class Speaking(Session):
         if self._alone and not at and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
             self._repeatable, self._said = data, (self.sent, self.received)
         self.unsynced = True
-        if self.state is not _ACTIVE:
-            self.enter(Event.ASKED, now)
         if stop > at + length or stop < 0:
-            return True  # PostgreSQL will say what is wrong with it
-        if act == BINDS:
+            pass  # PostgreSQL will say what is wrong with it
+        elif act == BINDS:
             self._bind(length, data, at, start, stop)
         else:
             self._name(kind, length, data, at, start, stop)
+        if self.state is not _ACTIVE:
+            self.enter(Event.ASKED, now)
         return True
 
     def _mark(self, at: int) -> None:

@@ -24,6 +24,7 @@ from guardproxy.session.prepared import (
     Statement,
     close,
     gone,
+    in_the_clients_words,
     statement,
     tick,
 )
@@ -39,6 +40,10 @@ _DEALLOCATE = re.compile(
     rb"""(?ix) \bdeallocate \s+ (?: prepare \s+ )? (?! all \b )
     ( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
 )
+
+
+_MISCOUNTED = re.compile(rb'"([^"]+)" requires')
+"""Of values for its parameters: the one error that names a statement that is there."""
 
 
 def concerns_statements(finding: Finding, text: bytes) -> bool:
@@ -255,6 +260,16 @@ class Statements:
         if mine is not None:
             self.names[name] = Mine(mine.statement, tick())
             self.here.clear()
+
+    def in_the_clients_words(self, error: bytes) -> bytes:
+        """PostgreSQL's ErrorResponse with the client's names for statements, not those here."""
+        error = in_the_clients_words(error)
+        counted = _MISCOUNTED.search(error)
+        if counted is None or counted[1] in self.names:
+            return error
+        entry = self._shelf.named(counted[1])
+        own = (name for name, mine in self.names.items() if entry and mine.statement is entry[0])
+        return error.replace(counted[0], b'"%b" requires' % next(own, counted[1]))
 
     def text(self, name: bytes) -> bytes:
         """Of a statement that the client has; what follows in the message comes with it."""

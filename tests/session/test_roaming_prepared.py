@@ -37,6 +37,18 @@ def test_errors_have_the_clients_name_for_it() -> None:
     stage.play(f"S> {error.format(there)}\n>C {error.format('s')}")
 
 
+def test_so_has_the_error_of_one_that_is_there_under_anothers_name() -> None:
+    """Made by a third client after this one had prepared it."""
+    stage = having("mine")
+    moved(stage, other("theirs", "SELECT 1"))
+    error = 'ErrorResponse ERROR 08P01 "prepared statement \\"{}\\" requires 0"'
+    stage.play(f"""
+        {comes_back("Bind '' mine 7 + Sync")}
+        >S Bind '' theirs 7 + Sync
+        S> {error.format("theirs")} + ReadyForQuery I
+        >C {error.format("mine")} + ReadyForQuery I""")
+
+
 def test_the_same_text_serves_all_who_prepare_it() -> None:
     """Each client's own Parse reaches the server all the same: the plan is as old as it thinks."""
     stage = idle(server=other("theirs", "SELECT 1"))
