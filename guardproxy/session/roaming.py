@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from guardproxy.session.acts import HELD, UP_TO_SYNC
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
+from guardproxy.session.columns import DESCRIPTIONS
 from guardproxy.session.commands import Command, Parting
 from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, change
 from guardproxy.session.pins import PinReason, Suspicion
@@ -124,6 +125,13 @@ class Roaming(Speaking):
         if kind == COMMAND_COMPLETE:
             self._completed(body)
             return
+        if kind in DESCRIPTIONS:
+            ours, last = self._statements.told(kind, body, self.queries)
+            if ours:
+                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+            if ours and last:
+                self._judged(None)
+            return
         free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
@@ -153,6 +161,8 @@ class Roaming(Speaking):
             self.queries += 1
         if self._table is self._skipped:  # the batch has not ended, and what it was to forget stays
             self._statements.nothing_forgotten()
+            if self._asking is not None:
+                self._judged(self._skipped)
 
     def _completed(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):

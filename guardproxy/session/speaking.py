@@ -24,6 +24,7 @@ from guardproxy.session.acts import (
 )
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import Belongings, Rules
+from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_bound
 from guardproxy.session.commands import Command
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading
@@ -34,7 +35,8 @@ from guardproxy.session.session import (
     Reply,
     Session,
 )
-from guardproxy.session.statements import Statements, concerns_statements
+from guardproxy.session.statement import concerns_statements
+from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, renaming, stops
@@ -52,8 +54,9 @@ _ACTIVE = State.ACTIVE
 _OUTSIDE = (State.IDLE, State.ACTIVE)  # of a transaction; active with nothing owed: just leased
 _PORTAL = ord("P")
 
-_COMPLETIONS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE]))
-_TAGS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE, COMMAND_COMPLETE]))
+_ANSWERS = HEEDED + DESCRIPTIONS + bytes([PARSE_COMPLETE, CLOSE_COMPLETE])
+_COMPLETIONS = stops(_ANSWERS)
+_TAGS = stops(_ANSWERS + bytes([COMMAND_COMPLETE]))
 
 MAX_NAME = 64 * 1024
 """Bytes of a portal's and a statement's name together."""
@@ -72,6 +75,7 @@ class Speaking(Session):
 
     __slots__ = (
         "_alone",
+        "_asking",
         "_belongings",
         "_held",
         "_repeatable",
@@ -95,6 +99,7 @@ class Speaking(Session):
         self._scan = rules.scan_for(known)
         self._belongings = Belongings(parameters, known, rules.probe)
         self._statements = Statements(rules.max_prepared_statements, self._reading)
+        self._asking: bytes | None = None  # what to go on with when a Bind need not wait any more
         self._alone = True  # nothing was under way when the message at hand was said
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._restore_local: set[str] = set()  # the same, until the transaction ends
@@ -241,16 +246,16 @@ class Speaking(Session):
         self._alone = not (self.unsynced or self.owed)
         if self._alone and not at and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
             self._repeatable, self._said = data, (self.sent, self.received)
-        self.unsynced = True
+        self.unsynced = goes_on = True
         if stop > at + length or stop < 0:
             pass  # PostgreSQL will say what is wrong with it
         elif act == BINDS:
-            self._bind(length, data, at, start, stop)
+            goes_on = self._bind(length, data, at, start, stop)
         else:
             self._name(kind, length, data, at, start, stop)
         if self.state is not _ACTIVE:
             self.enter(Event.ASKED, now)
-        return True
+        return goes_on
 
     def _mark(self, at: int) -> None:
         """A Query is skipped too after an error, if no Sync stands between. Its mark will tell."""
@@ -275,22 +280,23 @@ class Speaking(Session):
             raise ProtocolViolation("the names in a message are too long")
         return here > length
 
-    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
-        """Bind of the statement whose name is from `start` to `stop`."""
+    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> bool:
+        """Bind of the statement whose name is from `start` to `stop`; False if it must wait."""
         statements = self._statements
         name = data[start:stop]
         there = statements.here.get(name)
         if there == name and name:
-            return
+            return True
         finding = statements.finding(name)
         if finding is not NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
             self._make_way(finding, statements.text(name), at)
             if finding.must_end:
                 self._table = UP_TO_SYNC
-        if there != name:
-            self._where_it_is(length, data, at, start, stop)
+        if there != name and not self._where_it_is(length, data, at, start, stop, binds=True):
+            return False
         statements.forgetting |= finding.forgets
+        return True
 
     def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
         """Describe or Close of the statement or portal whose name is from `start` to `stop`."""
@@ -311,17 +317,41 @@ class Speaking(Session):
                 self._make_way(finding, self._statements.text(name), at, runs=False)
             if self._statements.here.get(name) != name:
                 self._where_it_is(length, data, at, start, stop)
+            if name and self._statements.described(name, self._batch):
+                self._watch(_COMPLETIONS)
 
-    def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
-        """The statement has another name on this server, or is not there yet."""
+    def _where_it_is(
+        self, length: int, data: bytes, at: int, start: int, stop: int, binds: bool = False
+    ) -> bool:
+        """The statement has another name on this server, or is not there yet.
+
+        False if the Bind must wait: the client does not ask for columns that may have changed.
+        """
         name = data[start:stop]
         first, there = self._statements.wanted(name, self._batch)
         if first:
             self._watch(_COMPLETIONS)
+        uncertain = binds and self._statements.uncertain(name, there)
+        if uncertain and not asked_next(data, at + length + 1):
+            return self._judge(first, there, data, at)
         if first and stop == start:
             self._table = UP_TO_SYNC  # what is unnamed then depends on how this ends
         if first or there != name:
             self._rename(first, at, length, start, stop, there)
+        return True
+
+    def _judge(self, first: bytes, there: bytes, data: bytes, at: int) -> bool:
+        """See what it is there, before it is run: the Bind at `at` and all behind it waits."""
+        first += self._statements.judge(there, self._batch) + messages.FLUSH_MESSAGE
+        self._edits.append((at, at, first))
+        self._watch(_COMPLETIONS)
+        self._asking = self._table
+        return self._hold(data, at)
+
+    def _judged(self, table: bytes | None) -> None:
+        """The answer has come, or an error in its place."""
+        table, self._asking = table or self._asking, None
+        self._resume(table=table)
 
     def _rename(
         self, first: bytes, at: int, length: int, start: int, stop: int, name: bytes
@@ -359,6 +389,8 @@ class Speaking(Session):
         if name:
             body = data[stop + 1 : end] if whole else b""
             first, there = self._statements.parse(name, body, finding, self._batch)
+            if asked_when_bound(data, end, name):
+                self._statements.described(name, self._batch, portal=True)
         else:
             carried = data[at:end] if whole else None
             first = self._statements.parse_unnamed(carried, finding, self._batch, alone)

@@ -10,68 +10,36 @@ what was sent up to there has not happened, and is undone here too.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from guardproxy.errors import TooManyStatements
-from guardproxy.session.pins import NOTHING, Finding, Suspicion
+from guardproxy.session.columns import UNKNOWN, Shape, describe, of_columns, of_parameters
+from guardproxy.session.columns import changed as otherwise
+from guardproxy.session.pins import NOTHING, Finding
 from guardproxy.session.prepared import (
     Entry,
+    Lesson,
+    Mine,
+    Pending,
     Reading,
     Shelf,
     Statement,
+    Undo,
+    changed,
     close,
     gone,
     in_the_clients_words,
+    serves,
     statement,
     tick,
 )
-from guardproxy.session.statement import identifier
+from guardproxy.session.statement import deallocated
+from guardproxy.wire.messages import PARAMETER_DESCRIPTION
 
 MAX_BYTES = 32 << 20
 """Bytes of statements one client may have prepared. PostgreSQL's bound is its memory."""
 
-
-_BY_NAME = re.compile(rb"(?i)execute|deallocate|prepare")
-_IDENTIFIER = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][\w$\x80-\xff]*')
-_DEALLOCATE = re.compile(
-    rb"""(?ix) \bdeallocate \s+ (?: prepare \s+ )? (?! all \b )
-    ( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
-)
-
-
-_MISCOUNTED = re.compile(rb'"([^"]+)" requires')
-"""Of values for its parameters: the one error that names a statement that is there."""
-
-
-def concerns_statements(finding: Finding, text: bytes) -> bool:
-    """Whether SQL prepares, executes or deallocates by name."""
-    return Suspicion.PREPARED in finding.suspicion and _BY_NAME.search(text) is not None
-
-
-class Undo(NamedTuple):
-    """What an error takes back: of the client's names, and of what is on the server's shelf."""
-
-    name: bytes | None = None
-    before: Mine | None = None
-    made: Entry | None = None
-    closed: Entry | None = None
-    mark: bool = False
-    unnamed: tuple[bytes, Finding, bytes | None] | None = None
-
-
-class Mine(NamedTuple):
-    """A statement of the client's, and when it had it prepared."""
-
-    statement: Statement
-    born: int
-
-
-Pending = tuple[int, bool, Undo | None]
-"""A Parse or Close under way: the number of the ReadyForQuery that comes after its answer at the
-latest, whether it is ours, and what an error takes back. (A plain one, for its speed.)"""
 
 _NO_UNNAMED = Undo(b"")
 _TO_BE_DROPPED = Statement(b"SELECT 1\0\0\0", NOTHING)
@@ -88,6 +56,7 @@ class Statements:
     __slots__ = (
         "_by_sql",
         "_deallocated",
+        "_judged",
         "_limit",
         "_pending",
         "_reads",
@@ -113,6 +82,7 @@ class Statements:
         self._by_sql = False  # SQL may have prepared statements on this server, for the client
         self.forgetting = False  # DEALLOCATE is under way: what is not there shall not be made
         self._deallocated: list[bytes] = []  # what SQL under way names
+        self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
 
     def arrive(self, shelf: Shelf) -> None:
         """On a server that holds these; nothing of ours is known to be there."""
@@ -150,12 +120,17 @@ class Statements:
         entry = self._shelf.find(mine.statement)
         if self.forgetting:
             return b"", entry.name if entry else gone(name)
-        if entry is None or entry.made < mine.born or self._doubtful(entry, batch):
+        if entry is not None and entry is self._judged:
+            self._judged = None
+            if otherwise(mine.shape, entry.shape):
+                return b"", changed(name)
+        elif entry is None or not serves(entry, mine) or self._doubtful(entry, batch):
             wanted = self._as_read_now(mine, name)
             made, first = self._make(wanted, self._shelf.find(wanted), name, batch)
             self._pending.append((batch, True, Undo(made=made)))
             return first + wanted.parse(made.name), made.name
-        if mine.statement.finding is NOTHING and not self._pending:
+        certain = not otherwise(mine.shape, entry.shape)
+        if certain and mine.statement.finding is NOTHING and not self._pending:
             self.here[name] = entry.name
         return b"", entry.name
 
@@ -167,9 +142,54 @@ class Statements:
         old, reading = mine.statement, self._reads()
         if old.reading != reading and old.body:
             new = statement(old.body, old.finding, reading)
-            self.names[name] = Mine(new, mine.born)
+            self.names[name] = Mine(new, mine.born, mine.shape)
             return new
         return old
+
+    # -- what the client knows of their types -----------------------------------------------------
+
+    def described(self, name: bytes, batch: int, portal: bool = False) -> bool:
+        """The client has it described; whether the answer is of interest."""
+        mine = self.names.get(name)
+        entry = self._shelf.find(mine.statement) if mine else None
+        if mine is None or entry is None or (mine.shape == entry.shape != UNKNOWN):
+            return False
+        self._pending.append((batch, False, Undo(lesson=Lesson(entry, mine, portal))))
+        return True
+
+    def uncertain(self, name: bytes, there: bytes) -> bool:
+        """Whether what has the name `there` on this server may have other types than it knows."""
+        mine, entry = self.names.get(name), self._shelf.named(there)
+        return mine is not None and entry is not None and otherwise(mine.shape, entry.shape)
+
+    def judge(self, there: bytes, batch: int) -> bytes:
+        """What asks the server for its types; the client is not to hear of it."""
+        entry = self._shelf.named(there)
+        assert entry is not None
+        self._pending.append((batch, True, Undo(lesson=Lesson(entry, None))))
+        return describe(there)
+
+    def told(self, kind: int, body: bytes, batch: int) -> tuple[bool, bool]:
+        """A description; whether it is ours, and whether it was the last of what was asked."""
+        self._skip_to(batch)
+        _, ours, undo = self._pending[0] if self._pending else (0, False, None)
+        lesson = undo.lesson if undo is not None else None
+        if lesson is None:
+            return False, False
+        if kind == PARAMETER_DESCRIPTION:
+            lesson.parameters = of_parameters(body)
+            return ours, False
+        if not (lesson.parameters or lesson.portal):
+            return False, False  # of another, earlier in the batch
+        self._pending.popleft()
+        shape = Shape(lesson.parameters, of_columns(body))
+        if not lesson.portal:
+            lesson.entry.shape = shape
+        if lesson.mine is not None:
+            lesson.mine.shape = shape
+        else:
+            self._judged = lesson.entry
+        return ours, True
 
     def _doubtful(self, entry: Entry, batch: int) -> bool:
         """Whether it is made by an earlier batch, which may yet fail before it comes to that."""
@@ -262,14 +282,8 @@ class Statements:
             self.here.clear()
 
     def in_the_clients_words(self, error: bytes) -> bytes:
-        """PostgreSQL's ErrorResponse with the client's names for statements, not those here."""
-        error = in_the_clients_words(error)
-        counted = _MISCOUNTED.search(error)
-        if counted is None or counted[1] in self.names:
-            return error
-        entry = self._shelf.named(counted[1])
-        own = (name for name, mine in self.names.items() if entry and mine.statement is entry[0])
-        return error.replace(counted[0], b'"%b" requires' % next(own, counted[1]))
+        """PostgreSQL's ErrorResponse, where it names a statement, with the client's name for it."""
+        return in_the_clients_words(error, self.names, self._shelf)
 
     def text(self, name: bytes) -> bytes:
         """Of a statement that the client has; what follows in the message comes with it."""
@@ -337,8 +351,7 @@ class Statements:
         own must have theirs, and other clients' none that it could hit upon.
         """
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
-        dropped = [identifier(name) for name in _DEALLOCATE.findall(text)]
-        used = set(map(identifier, _IDENTIFIER.findall(_DEALLOCATE.sub(b"", text))))
+        dropped, used = deallocated(text)
         for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
             if name in used:
                 first += self._under_its_name(name, batch)
@@ -380,9 +393,12 @@ class Statements:
 
         What earlier ones have left was said after their error had come, and skipped as well.
         """
+        self._skip_to(batch)
+        return bool(self._pending) and self._pending.popleft()[1]
+
+    def _skip_to(self, batch: int) -> None:
         if self._pending and self._pending[0][0] < batch:
             self.failed(batch - 1)
-        return bool(self._pending) and self._pending.popleft()[1]
 
     def over(self, batch: int, failed: bool) -> None:
         """What was sent apart under this number is answered."""

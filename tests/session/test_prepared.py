@@ -4,6 +4,7 @@ import pytest
 
 from guardproxy.session.pins import NOTHING
 from guardproxy.session.prepared import (
+    RESULT_CHANGED,
     Entry,
     Shelf,
     Statement,
@@ -112,15 +113,16 @@ def test_a_name_that_two_may_have_is_given_to_nobody_until_all_are_gone() -> Non
     [
         (b'Mprepared statement "guardproxy_12_s_1" already exists', b'Mprepared statement "s_1"'),
         (b'Mprepared statement "guardproxy_gone_s" does not exist', b'Mprepared statement "s"'),
+        (b'Mprepared statement "guardproxy_changed_s" does', RESULT_CHANGED),
         (b'Mprepared statement "guardproxy_gone_" does not', b"Munnamed prepared statement does"),
         (b'Mrelation "guardproxy" does not exist', b'Mrelation "guardproxy" does not exist'),
     ],
 )
 def test_errors_name_statements_as_the_client_does(said_: bytes, heard: bytes) -> None:
-    assert in_the_clients_words(said_).startswith(heard)
+    assert in_the_clients_words(said_, {}, Shelf()).startswith(heard)
 
 
 def test_an_error_that_names_none_of_ours_is_the_same_object() -> None:
     error = b'Mrelation "t" does not exist'
-    assert in_the_clients_words(error) is error
+    assert in_the_clients_words(error, {}, Shelf()) is error
     assert gone(b"s") != b"s"
