@@ -171,11 +171,12 @@ class Speaking(Session):
 
         If all is quiet in a batch of its own: should it fail, that must not be the client's.
         """
-        if not concerns_statements(finding, text) or self.state is State.FAILED:
+        failed = self.state is State.FAILED
+        if not concerns_statements(finding, text) or (failed and (self.unsynced or not runs)):
             return
         apart = not self.owed and not self.unsynced
         batch = self.queries - 1 if apart else self._batch
-        first = self._statements.for_sql(text, batch, runs)
+        first = self._statements.for_sql(text, batch, runs, failed)
         self._watch(_TAGS)  # a statement that is executed may be a DEALLOCATE
         if first and apart:
             first += messages.SYNC_MESSAGE

@@ -42,9 +42,9 @@ MAX_BYTES = 32 << 20
 
 
 _NO_UNNAMED = Undo(b"")
-_TO_BE_DROPPED = Statement(b"SELECT 1\0\0\0", NOTHING)
+_TO_BE_DROPPED = Statement(b"ROLLBACK\0\0\0", NOTHING)
 """Has the name of a statement that DEALLOCATE is to find. To make that itself might be impossible
-by now (its table is gone), which is nothing to DEALLOCATE."""
+by now (its table is gone), which is nothing to DEALLOCATE; this can be made at any time."""
 
 
 class Statements:
@@ -342,10 +342,11 @@ class Statements:
         """Its CloseComplete is the client's."""
         self._pending.append((batch, False, None))
 
-    def for_sql(self, text: bytes, batch: int, runs: bool) -> bytes:
+    def for_sql(self, text: bytes, batch: int, runs: bool, failed: bool = False) -> bytes:
         """What must be sent before SQL that prepares, executes or deallocates by name.
 
-        `runs`: it is executed now, not only prepared.
+        `runs`: it is executed now, not only prepared. In a `failed` transaction, which the text may
+        end before it comes to that, statements can be closed, but none be made.
 
         SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE"): the client's
         own must have theirs, and other clients' none that it could hit upon.
@@ -353,9 +354,9 @@ class Statements:
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
         dropped, used = deallocated(text)
         for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
-            if name in used:
+            if name in used and not failed:
                 first += self._under_its_name(name, batch)
-            elif self._shelf.named(name) is None:
+            elif name not in used and self._shelf.named(name) is None:
                 first += self._made_as(name, _TO_BE_DROPPED, batch)
         self._by_sql = True
         if runs:

@@ -58,7 +58,7 @@ def test_what_follows_one_that_failed_finds_the_statement() -> None:
     stage = moved(having(text="SELECT 2"))
     stage.play(f"""
         {comes_back("Query 'DEALLOCATE s' + " + USED.format("s"))}
-        >S Parse s 'SELECT 1' + Sync + Query 'DEALLOCATE s'
+        >S Parse s ROLLBACK + Sync + Query 'DEALLOCATE s'
         S| ParseComplete + ReadyForQuery I""")
     stage.session.server_sent(said("S", f"ErrorResponse ERROR 57014 canceled + {READY}"), 1.0)
     there = sixth("s", stage, "").decode()
