@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,8 +22,14 @@ MISSING = "buildah is not there to build an image (apt-get install buildah)"
 NOT_ROOT = "only root can build an image and run it on a root that is read-only"
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+LEFT_OUT = ("__pycache__", "test", "tests", "site-packages", "idlelib", "tkinter", "*.a")
 SHELL = ("sh", "env", "cat", "ls", "id", "touch")
 """What RUN needs, and the tests."""
+RUNTIMES = ("libgcc_s.so.1", "libstdc++.so.6", "libpthread.so.0", "librt.so.1", "libm.so.6")
+MEMORY = Path("/dev/shm")
+"""Where a build is not slowed down by a busy disk."""
+ROOM = 2 * 2**30
+"""Bytes a build may need, with a margin."""
 
 
 class Builder:
@@ -82,6 +89,12 @@ class Builder:
         return Image(self, "localhost/guardproxy")
 
 
+def scratch() -> Path:
+    """A folder for the build; in memory if there is room, for images are copied several times."""
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    return Path(tempfile.mkdtemp(prefix="guardproxy-image-", dir=MEMORY if roomy else None))
+
+
 def download(wheels: Path) -> None:
     """What pip will want in the image: what the guard needs, and what builds it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -135,6 +148,11 @@ def libraries(programs: Iterable[Path]) -> set[Path]:
     return {Path(found) for found in re.findall(r"(/\S+) \(0x", told)}
 
 
+def runtimes(libc: Path) -> list[Path]:
+    """What stands beside the C library in every image, and compiled wheels count on."""
+    return [libc.with_name(name) for name in RUNTIMES if libc.with_name(name).exists()]
+
+
 def assemble(folder: Path) -> None:
     """A root file system with Python, a shell and nothing else."""
     prefix = Path(sys.base_prefix)
@@ -145,8 +163,9 @@ def assemble(folder: Path) -> None:
     for extra in (prefix / "include", python.parent):
         if extra.is_relative_to(prefix) and prefix != Path("/usr"):
             copy_tree(extra, folder)
-    modules = stdlib.rglob("*.so")
-    for file in {python, *programs, *libraries([python, *programs, *modules])}:
+    needed = libraries([python, *programs, *(stdlib / "lib-dynload").glob("*.so")])
+    [libc] = [library for library in needed if library.name == "libc.so.6"]
+    for file in {python, *programs, *needed, *runtimes(libc)}:
         put(file, folder)
     for name in SHELL:
         link(folder / "bin" / name, Path(shutil.which(name) or name).resolve())
@@ -160,7 +179,7 @@ def assemble(folder: Path) -> None:
 
 def copy_tree(source: Path, folder: Path) -> None:
     target = folder / source.relative_to("/")
-    leave = shutil.ignore_patterns("__pycache__", "test", "tests", "site-packages", "idlelib")
+    leave = shutil.ignore_patterns(*LEFT_OUT)
     shutil.copytree(source, target, symlinks=True, ignore=leave, dirs_exist_ok=True)
 
 

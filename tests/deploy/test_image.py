@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.image import MISSING, NOT_ROOT, Builder, Image
+from tests.deploy.image import MISSING, NOT_ROOT, Builder, Image, scratch
 from tests.integration.guard import READY
 
 pytestmark = [
@@ -20,8 +20,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    with Builder(tmp_path_factory.mktemp("image")) as builder:
+def image() -> Iterator[Image]:
+    with Builder(scratch()) as builder:
         yield builder.build()
 
 
