@@ -132,12 +132,12 @@ def test_a_second_guard_by_mistake_is_refused(pg: Postgres) -> None:
         second._remove()
 
 
-@pytest.mark.parametrize("age", [0, 2])
-def test_no_request_fails_in_a_take_over(pg: Postgres, age: int) -> None:
-    """Django connects anew for each request, or keeps its connections for two seconds."""
+@pytest.mark.parametrize(("age", "checks"), [(0, False), (2, False), (None, True)])
+def test_no_request_fails_in_a_take_over(pg: Postgres, age: int | None, checks: bool) -> None:
+    """Django connects anew for each request, or every two seconds, or asks if it has to."""
     with ExitStack() as stack:
         old = stack.enter_context(Guard(pg, {"listen": {"reuse_port": True}, **PATIENT}))
-        site = stack.enter_context(Site(old, CONN_MAX_AGE=age, CONN_HEALTH_CHECKS=True))
+        site = stack.enter_context(Site(old, CONN_MAX_AGE=age, CONN_HEALTH_CHECKS=checks))
         load = stack.enter_context(Load(site))
         new = stack.enter_context(successor(old, pg))
         old.process.send_signal(signal.SIGTERM)
