@@ -9,17 +9,22 @@ import asyncio
 import gc
 import resource
 import signal
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__
-from guardproxy.config import ConfigError, Loaded, changes, needs_restart
+from guardproxy.config import ConfigError, Loaded, Settings, changes, needs_restart
+from guardproxy.ops.gate import Gate
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
+    from guardproxy.ops.web import Web, Windows
 
 STOPPED, CANNOT_LISTEN, CUT = 0, 3, 4
 """Exit codes; 1 is a wrong configuration, 2 wrong usage."""
+LAST_WORD = 0.1
+"""Seconds for an answer over HTTP to leave, before what it promises is done."""
 FORCED_GRACE = 0.5
 """Seconds for last words to leave after a second SIGTERM or shutdown_timeout."""
 
@@ -63,6 +68,8 @@ class Application:
         self._exit = STOPPED
         self._stopping = False
         self._service: GuardService | None = None
+        self._windows: Windows | None = None
+        self._reloads: Counter[str] = Counter()
 
     def run(self) -> int:
         from guardproxy.net import log
@@ -75,6 +82,7 @@ class Application:
         try:
             self._service = service = GuardService(settings, self._reactor, self._log)
             service.listen()
+            self._web = self._open_web(service)
         except OSError as error:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
@@ -89,13 +97,36 @@ class Application:
         self._hear_signals()
         self._announce(service)
 
+    def _open_web(self, service: GuardService) -> Web | None:
+        http = service.settings.http
+        if not http.enabled:
+            return None
+        from guardproxy.net.looks import Looks
+        from guardproxy.net.operations import Operations
+        from guardproxy.ops.web import Web, Windows
+
+        service.pooler.totals.reloads = self._reloads
+        looks = Looks(service.pooler)
+        verbs = Operations(service.pooler)
+        self._windows = Windows(looks, verbs, self._phase, self._quit, self._log)
+        return Web(self._windows, http, self._reactor)
+
+    def _phase(self) -> str:
+        return "draining" if self._stopping else "serving"
+
+    def _quit(self) -> None:
+        """Told over HTTP: as the first SIGTERM, however often. The answer must leave first."""
+        if not self._stopping:
+            self._reactor.callLater(LAST_WORD, self._stop)
+
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
+        page = f", page {self._web.address}" if self._web else ""
         pool = service.settings.pool
         print(  # noqa: T201 the one line for people and for those who start us
             f"guardproxy {__version__} listening on {where}, "
             f"upstream {service.pooler.upstream}, mode {pool.mode}, "
-            f"cap {pool.max_server_connections} server connections",
+            f"cap {pool.max_server_connections} server connections{page}",
             flush=True,
         )
 
@@ -129,22 +160,35 @@ class Application:
         try:
             loaded = self._load()
         except ConfigError as error:
-            self._log.error("reload_refused", problems="; ".join(error.problems))
+            self._refuse_reload(problems="; ".join(error.problems))
             return
         old = self._loaded.settings
         fixed = needs_restart(old, loaded.settings)
         if fixed:
-            self._log.error("reload_refused", needs_restart=", ".join(fixed))
+            self._refuse_reload(needs_restart=", ".join(fixed))
             return
         try:
-            self._service.reload(loaded.settings)
-        except OSError as error:
-            self._log.error("reload_refused", problems=str(error))
+            self._take(loaded.settings)
+        except (OSError, ValueError) as error:
+            self._refuse_reload(problems=str(error))
             return
         self._observer.configure(loaded.settings.log.format, loaded.settings.log.level)
         self._loaded = loaded
+        self._reloads["ok"] += 1
         changed = [f"{key}: {was} -> {now}" for key, was, now in changes(old, loaded.settings)]
         self._log.info("reloaded", what="; ".join(changed))
+
+    def _take(self, settings: Settings) -> None:
+        """What can be refused is tried first: OSError or ValueError, and nothing has changed."""
+        assert self._service is not None
+        gate = Gate(settings.http)
+        self._service.reload(settings)
+        if self._windows is not None:
+            self._windows.take(settings.http, gate)
+
+    def _refuse_reload(self, problems: str = "", needs_restart: str = "") -> None:
+        self._reloads["failed"] += 1
+        self._log.error("reload_refused", problems=problems, needs_restart=needs_restart)
 
 
 def _raise_descriptor_limit() -> None:

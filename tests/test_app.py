@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from guardproxy.app import CUT, FORCED_GRACE, STOPPED, Application
 from guardproxy.config import ConfigError, Loaded, Pool, Settings
-from guardproxy.settings import Listen
+from guardproxy.settings import Http, Listen
 
 
 class Notes:
@@ -91,20 +92,22 @@ def test_new_settings_reach_the_service_and_the_log() -> None:
     assert stage.service.named("reload") == [(new,)]
     assert stage.observer.named("configure") == [("text", "info")]
     assert "20 -> 7" in str(stage.log.named("info"))
+    assert stage.app._reloads == {"ok": 1}
 
 
 def test_a_wrong_configuration_changes_nothing() -> None:
     stage = Stage()
     stage.reload(ConfigError(["pool.mod: no such setting"]))
     assert stage.service.calls == []
-    assert stage.log.named("error") == [("reload_refused", "pool.mod: no such setting")]
+    assert stage.app._reloads == {"failed": 1}
+    assert stage.log.named("error") == [("reload_refused", "pool.mod: no such setting", "")]
 
 
 def test_nor_does_one_that_needs_a_restart() -> None:
     stage = Stage()
     stage.reload(Settings(listen=Listen(port=7000)))
     assert stage.service.calls == []
-    assert stage.log.named("error") == [("reload_refused", "listen.port")]
+    assert stage.log.named("error") == [("reload_refused", "", "listen.port")]
 
 
 def test_nor_one_whose_files_cannot_be_used() -> None:
@@ -115,6 +118,29 @@ def test_nor_one_whose_files_cannot_be_used() -> None:
 
     cast(Any, stage.service).reload = refuse
     stage.reload(Settings(pool=Pool(max_server_connections=7)))
-    assert stage.log.named("error") == [("reload_refused", "no such certificate")]
+    assert stage.log.named("error") == [("reload_refused", "no such certificate", "")]
     assert stage.app._loaded.settings == Settings()
     assert stage.observer.calls == []
+
+
+def test_a_token_file_that_is_gone_refuses_a_reload_before_anything_is_taken(
+    tmp_path: Path,
+) -> None:
+    stage = Stage()
+    stage.reload(Settings(http=Http(token_file=str(tmp_path / "gone"))))
+    assert stage.service.calls == []
+    assert "cannot read" in str(stage.log.named("error"))
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+
+def test_told_to_stop_over_http_any_number_of_times_is_the_first_signal() -> None:
+    stage = Stage()
+    assert stage.app._phase() == "serving"
+    stage.app._quit()
+    stage.app._quit()
+    for _, call in stage.reactor.named("callLater"):
+        call()
+    assert stage.service.calls == [("drain",)]
+    assert stage.app._phase() == "draining"
