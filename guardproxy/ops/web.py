@@ -28,7 +28,7 @@ from guardproxy.ops.documents import Wish
 from guardproxy.ops.gate import Gate, is_loopback
 from guardproxy.ops.guard import Looks
 from guardproxy.ops.history import INTERVAL, History
-from guardproxy.settings import Http
+from guardproxy.settings import Http, Settings
 
 MAX_BODY = 4096
 """Bytes of a request's body; ours have fewer than a hundred."""
@@ -341,7 +341,9 @@ def _json(request: Request, tree: object) -> bytes:
 class Web:
     """The windows, opened. OSError, which names the settings, if they cannot be."""
 
-    def __init__(self, windows: Windows, http: Http, reactor: Any) -> None:
+    def __init__(self, windows: Windows, settings: Settings, reactor: Any) -> None:
+        self.windows = windows
+        http = settings.http
         site = QuietSite(
             windows, requestFactory=BoundedRequest, timeout=IDLE_TIMEOUT, reactor=reactor
         )

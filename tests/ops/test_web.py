@@ -48,7 +48,7 @@ class House:
         self.reactor = MemoryReactorClock()
         self.guard = Guard(Settings(http=self.http), all_clients=[client(7)])
         self.windows = Windows(self.guard, self, lambda: self.phase, self._stop, self)
-        self.web = Web(self.windows, self.http, self.reactor)
+        self.web = Web(self.windows, self.guard.settings, self.reactor)
         self.site: Any = self.reactor.tcpServers[0][1]
 
     def _stop(self) -> None:
@@ -346,4 +346,4 @@ def test_a_port_that_is_taken_is_named() -> None:
 
     cast(Any, house.reactor).listenTCP = refuse
     with pytest.raises(OSError, match=r"http\.port .*6433"):
-        Web(house.windows, Http(), house.reactor)
+        Web(house.windows, Settings(), house.reactor)
