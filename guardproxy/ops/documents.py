@@ -23,12 +23,14 @@ FILTER_MAX = 100
 
 Row = dict[str, Any]
 
+# Who holds a server that nobody else can have stands before who waits: they are the cause, and
+# no more than the cap.
 _URGENCY = (
-    "waiting",
     "idle in transaction (aborted)",
     "idle in transaction",
-    "active",
     "pinned",
+    "active",
+    "waiting",
     "idle",
     "login",
     "parked",

@@ -54,7 +54,18 @@ HEADERS = {
 W = TypeVar("W")
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
-_PAGE: dict[str, tuple[str, str]] = {}
+_SCRIPT = "text/javascript; charset=utf-8"
+_PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", _SCRIPT),
+    "/charts.js": ("charts.js", _SCRIPT),
+    "/tables.js": ("tables.js", _SCRIPT),
+    "/words.js": ("words.js", _SCRIPT),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/uplot.css": ("uplot/uPlot.min.css", "text/css; charset=utf-8"),
+    "/uplot.js": ("uplot/uPlot.iife.min.js", _SCRIPT),
+}
 
 
 class Refused(Exception):

@@ -95,9 +95,13 @@ def test_who_waits_who_holds_and_why(guard: NewGuard) -> None:
         holder.query("listen news")
         assert holder.served()
         waiter.ask("select 'mine'")
-        first, second = windows.rows()
-        assert (first["state"], first["waits_for"], first["statement"]) == ("waiting", "server", "")
-        assert (second["state"], second["pins"], second["pinned_by"]) == (
+        holding, waiting = windows.rows()
+        assert (waiting["state"], waiting["waits_for"], waiting["statement"]) == (
+            "waiting",
+            "server",
+            "",
+        )
+        assert (holding["state"], holding["pins"], holding["pinned_by"]) == (
             "idle",
             "listen",
             "listen news",
@@ -108,7 +112,7 @@ def test_who_waits_who_holds_and_why(guard: NewGuard) -> None:
         assert windows.metric("clients_pinned", reason="listen", database="app") == 1
         assert windows.metric("waiting") == 1
         (server,) = windows.rows("servers")
-        assert (server["client"], server["pins"]) == (second["id"], "listen")
+        assert (server["client"], server["pins"]) == (holding["id"], "listen")
         holder.query("unlisten *")
         assert holder.served()
         assert waiter.served()

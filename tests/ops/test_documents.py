@@ -67,7 +67,7 @@ def test_first_comes_who_matters_most() -> None:
             client(10, "idle in transaction (aborted)"),
         ]
     )
-    assert ids(guard) == [8, 7, 10, 6, 5, 4, 3, 2, 9, 1]
+    assert ids(guard) == [10, 6, 3, 5, 4, 8, 7, 2, 9, 1]
 
 
 def test_any_column_sorts_both_ways_and_nothing_comes_last() -> None:
