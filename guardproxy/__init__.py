@@ -12,9 +12,13 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  logins         what logins ask of PostgreSQL, each question once
                  departure      the way out: settle, roll back, reset, give back
                  opening        servers on their way; upstream: how PostgreSQL is dialled
+                 looks          what is there now, as views; endings: the last that are no more
                  cancels janitor people log tls service
+             ops/               windows for people; they read views and know nothing of net
+                 guard          what a window may see and ask for
     second   session/           sans-I/O: one client's conversation
-                 session        chunks in, chunks and commands out: HOT; states: its life, a table
+                 session        chunks in, chunks and commands out: HOT; life: its state and what
+                                it counts; states: all there is of that, a table
                                 acts: what messages mean; commands: what it wants
                  roaming        the session that moves between servers; speaking: what its client
                                 says: HOT; passthrough: the session that never moves
@@ -30,7 +34,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 who is asked to give way; orders: what it decides, round by round;
                                 door: who may be in at all
     first    wire/              sans-I/O: frames (HOT), messages, scram
-    ground   errors stats       exceptions with SQLSTATE and Reason; counters
+    ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
+             views              what people may see: frozen
              settings           every setting with its default; config and its rooms read them
     apart    demo/              drives all this as a user would; knows nothing of the inside
 

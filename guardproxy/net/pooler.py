@@ -20,6 +20,7 @@ from guardproxy.net import janitor, tls
 from guardproxy.net.cancels import Cancels
 from guardproxy.net.client import ClientLink
 from guardproxy.net.departure import Departure
+from guardproxy.net.endings import Endings
 from guardproxy.net.entrance import Entrance
 from guardproxy.net.log import Log
 from guardproxy.net.opening import Opener
@@ -35,7 +36,7 @@ from guardproxy.session.login import Request
 from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Session
 from guardproxy.settings import SessionLimits, Settings
-from guardproxy.stats import Census, Totals
+from guardproxy.stats import Census, Timings, Totals
 
 TERMINATE_TIMEOUT = 5.0
 """Seconds PostgreSQL gets to close after Terminate."""
@@ -68,6 +69,8 @@ class Pooler:
         self.log = log
         self.now: Callable[[], float] = monotonic
         self.totals = Totals()
+        self.timings = Timings()
+        self.endings = Endings()
         self.census = Census()
         self.clients: dict[int, ClientLink] = {}
         self.links: dict[ServerRecord, ServerLink] = {}
@@ -76,6 +79,7 @@ class Pooler:
         self.packets: WeakKeyDictionary[ClientPool, bytes] = WeakKeyDictionary()
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
         self.draining = False
+        self.started_at = self.now()
         self._orders: list[Order[Holder]] | None = None  # being carried out
         self._numbers = itertools.count(1)
         self.settings = settings
@@ -310,7 +314,7 @@ class Pooler:
             self.carry_out(self.admission.close(link.server, reason, self.now()))
 
     def _end_server(self, link: ServerLink, reason: Reason) -> None:
-        self.totals.endings[reason] += 1
+        self.server_over(link.server, reason)
         self.log.info(
             "server_over",
             server=link.server.id,
@@ -319,6 +323,11 @@ class Pooler:
         )
         link.terminate()
         link.abort_timer = self.clock.callLater(TERMINATE_TIMEOUT, link.transport.abortConnection)
+
+    def server_over(self, server: ServerRecord, reason: Reason, why: str = "") -> None:
+        """Count it, and remember it for a while."""
+        self.totals.endings[reason] += 1
+        self.endings.server(server, reason, why, self.now())
 
     def server_lost(self, link: ServerLink) -> None:
         """Its socket is closed: the slot is free."""
@@ -329,7 +338,7 @@ class Pooler:
         client, session = link.client, link.session
         expected = server.population is Population.CLOSING
         if not expected:
-            self.totals.endings[Reason.CLOSED_BY_SERVER] += 1
+            self.server_over(server, Reason.CLOSED_BY_SERVER)
             self.log.warning("server_lost", server=server.id, pool=str(server.pool.name))
         if client is not None and session is not None:
             link.take_back()

@@ -171,6 +171,16 @@ class ServerLink(Caller):
     # -- cancels ----------------------------------------------------------------------------------
 
     @property
+    def cancels(self) -> int:
+        """How many are on their way."""
+        return self._cancels
+
+    @property
+    def backend_pid(self) -> int:
+        """PostgreSQL's number of the process; 0 before it has said it. (BackendKeyData's first.)"""
+        return int.from_bytes(self.cancel_key[:4], "big")
+
+    @property
     def being_cancelled(self) -> bool:
         """A cancel is on its way, and would hit whoever has this server then."""
         return self._cancels > 0

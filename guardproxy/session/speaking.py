@@ -32,6 +32,7 @@ from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Reply, Session
 from guardproxy.session.statement import concerns_statements
 from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
+from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, renaming, stops
 from guardproxy.wire.messages import (
@@ -85,9 +86,14 @@ class Speaking(Session):
     )
 
     def __init__(
-        self, parameters: Mapping[str, str], known: Mapping[str, str], now: float, rules: Rules
+        self,
+        parameters: Mapping[str, str],
+        known: Mapping[str, str],
+        now: float,
+        rules: Rules,
+        timings: Timings | None = None,
     ) -> None:
-        super().__init__(parameters, now)
+        super().__init__(parameters, now, timings)
         self._table = self._usual = ROAMING
         self.backend: Backend | None = None
         self._rules = rules
@@ -103,6 +109,11 @@ class Speaking(Session):
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = (0, 0)  # bytes the client had heard before it, and said with it
         self._repeating = False
+
+    @property
+    def prepared_statements(self) -> int:
+        """How many it has, by the names it gave them."""
+        return len(self._statements.names)
 
     def _suspect(self, finding: Finding, bind: bytes = b"") -> None:
         """A statement may do what its text says it may."""

@@ -1,0 +1,147 @@
+"""Ground floor: what people may see of the guard: frozen, complete, without a secret or a literal.
+
+The windows (ops) show these and know nothing of what they are made from. Moments are seconds of the
+monotonic clock; `Moment` makes dates and ages of them. Sizes are bytes, times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from guardproxy.errors import Reason
+from guardproxy.stats import Counts, Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a look was taken: on the monotonic clock, and on the wall (seconds since 1970)."""
+
+    now: float
+    wall: float
+
+    def age(self, since: float) -> float:
+        return max(self.now - since, 0.0)
+
+    def date(self, since: float) -> datetime:
+        """The time of day that a monotonic moment was, in UTC."""
+        return datetime.fromtimestamp(self.wall - (self.now - since), UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class PinView:
+    """Why a session keeps its server, since when, and the statement that caused it."""
+
+    reason: str
+    since: float
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientView:
+    """One client. Over a Unix socket there is no address, but a process."""
+
+    id: int
+    user: str
+    database: str
+    application_name: str
+    address: str
+    port: int
+    local_address: str
+    local_port: int
+    pid: int | None
+    command: str
+    tls: str  # version and cipher, "" in the clear
+    replication: bool
+    state: str
+    since: float  # in that state
+    opened_at: float
+    waits_for: str  # "server", "door" or "login"; "" while it waits for nothing
+    server: int | None
+    backend_pid: int  # PostgreSQL's own number of the process that serves it, 0 for none
+    pins: tuple[PinView, ...]
+    last_statement: str
+    prepared_statements: int
+    idle_limit: float  # after which it is closed as idle; 0 never
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """One connection to PostgreSQL. `state` is its population; leased ones tell for whom."""
+
+    id: int
+    user: str
+    database: str
+    state: str
+    since: float
+    opened_at: float
+    address: str
+    port: int
+    local_address: str
+    local_port: int
+    tls: str
+    backend_pid: int
+    client: int | None
+    application_name: str  # of the client it is leased to
+    client_state: str
+    prepared_statements: int
+    cancels: int  # on their way to it
+    retiring: str  # why it is closed when next free; "" if it is not
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """The clients and servers of one (database, user)."""
+
+    user: str
+    database: str
+    clients: Mapping[str, int]  # by session state; those at the door have none yet
+    servers: Mapping[str, int]  # by population
+    pinned: Mapping[str, int]  # clients by pin reason
+    waiting: int  # for a server
+    longest_wait: float
+    cancels: int  # on their way to its servers
+    failure: str  # why no server can be had just now; "" while they can
+    tally: Tally  # of all its sessions, those that live and those that are over
+
+
+@dataclass(frozen=True, slots=True)
+class EndingView:
+    """A client or a server that is no more, and why."""
+
+    kind: str  # "client" or "server"
+    at: float
+    reason: Reason
+    why: str  # in words, where there is more to say
+    id: int
+    user: str
+    database: str
+    application_name: str
+    address: str
+    age: float
+    state: str  # of a client
+    idle: float  # how long it had been in that state
+    last_statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The guard as a whole."""
+
+    mode: str
+    upstream: str
+    cap: int
+    servers: int  # slots of the cap that are taken
+    clients: int
+    max_clients: int
+    at_the_door: int
+    waiting: int
+    longest_wait: float
+    draining: bool
+    started_at: float
+    tally: Tally
+    servers_opened: int
+    cancels: int
+    endings: Mapping[Reason, int]
