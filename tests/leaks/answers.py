@@ -21,6 +21,9 @@ And these are not looked at by any script:
   the function in it and not the schema.
 - What stands behind RESET, TO DEFAULT or DISCARD ALL in the same batch of a client that asked for
   settings at login: the guard can take it from the server's defaults to these only after the batch.
+- The isolation level of a transaction in which a client has reset what it asked for at login: to
+  give it back is a query, and the level must be set before any.
+- Literals in prepared statements of clients that change how they are read.
 - currval and lastval where the nextval before them was in another transaction.
 - What is done inside functions, other than DO blocks (`pool.probe: suspicious` does not see it).
 """
