@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,41 +17,24 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
-    precondition,
     rule,
 )
 
 from guardproxy.errors import QueueFull, Reason
 from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
+from tests.pool.occasions import few_wait, some_are_asked, somebody, there_is
 from tests.pool.plain import Plain, situation, told
 
 MAX_WAITING = 3
 RULE_CAPS = {0: 1, 1: 2}
+EVERYWHERE = "everywhere"
+"""Instead of a database, to be paused or resumed."""
 MOMENT = 1e-9
 """Seconds between any two happenings: which server has been idle longest is never a tie."""
 
-
-Step = TypeVar("Step", bound=Callable[..., object])
-
-
-def there_is(*populations: Population) -> Callable[[Step], Step]:
-    """Only where a server is in one of these; else a step would be wasted."""
-    return precondition(lambda self: any(w in populations for w in self.servers.values()))
-
-
-def somebody(movable: bool) -> Callable[[Step], Step]:
-    """Only where such a lease is."""
-    return precondition(
-        lambda self: any((t.holder in self.movable) is movable for t in self.leases.values())
-    )
-
-
-some_are_asked = precondition(lambda self: bool(self.asked))
-
 pools = st.sampled_from(["shop", "shop", "shop", "blog", "wiki", "private"])
 rules = st.sampled_from([None, None, None, None, 0, 1])
-few_wait = precondition(lambda self: len(self.waiting) <= self.patience)
 
 
 class AdmissionMachine(RuleBasedStateMachine):
@@ -77,6 +59,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.patience = patience  # how many may wait before nobody asks any more
         self.most = cap  # servers there may be, after the cap has been lowered
         self.now = 0.0
+        self.pauses: set[str] = set()  # databases, or EVERYWHERE
         self.settled = True  # nothing has changed since the queue was last looked at
         for _ in range(crowd):
             self.ask("shop", None)
@@ -88,7 +71,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         """Ask admission, and its plain twin: both must say and do the same."""
         twin, twins = copy.deepcopy((self.admission, subject))
         twin.__class__ = Plain
-        expected = self._call(twin, call, twins)
+        expected = self._call(twin, call, EVERYWHERE if subject is EVERYWHERE else twins)
         found = self._call(self.admission, call, subject)
         if isinstance(found, QueueFull):
             assert isinstance(expected, QueueFull)
@@ -100,6 +83,8 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def _call(self, admission: Admission[int], call: str, subject: Any) -> Any:
         arguments = (self.now,) if subject is None else (subject, self.now)
+        if subject is EVERYWHERE:
+            arguments = (None, self.now)
         try:
             return getattr(admission, call)(*arguments)
         except QueueFull as full:
@@ -113,6 +98,8 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.settled = all(order.reason is Reason.EVICTED for order in ends)
         self._check_fairness(orders)
         for order in orders:
+            if isinstance(order, Open | Grant):
+                assert not self._paused(order.server.pool)
             if isinstance(order, Open):
                 assert order.server not in self.servers
                 self.servers[order.server] = Population.OPENING
@@ -222,7 +209,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def opened(self, data: st.DataObject, declines: bool, retiring: bool) -> None:
         server = self.some(data, Population.OPENING)
         if server is not None:
-            server.retiring = Reason.RECONFIGURED if retiring else None
+            server.retiring = Reason.RECONFIGURED if retiring else server.retiring
             self.servers[server] = Population.IDLE
             self.carry_out(self.decide("opened", server), declines)
 
@@ -303,8 +290,9 @@ class AdmissionMachine(RuleBasedStateMachine):
         if server is not None:
             self.movable[self.leases[server].holder] = self.now
             self.refused.pop(server, None)
-            if self.waiting:
+            if self.admission.alert:
                 self.carry_out(self.decide("idle", server))
+                assert server in self.asked or not self._paused(server.pool)
 
     @somebody(movable=True)
     @rule(data=st.data())
@@ -366,6 +354,27 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.carry_out(orders)
         self.settled = False
 
+    # -- pauses ------------------------------------------------------------------------------------
+
+    def _paused(self, pool: Pool[int]) -> bool:
+        return EVERYWHERE in self.pauses or pool.name.database in self.pauses
+
+    @rule(where=st.sampled_from(["shop", "shop", "blog", EVERYWHERE]))
+    def pause(self, where: str) -> None:
+        """Who is idle goes at once, who can give its server away is asked, the others retire."""
+        self.now += MOMENT
+        self.pauses.add(where)
+        self.carry_out(self.decide("pause", where))
+        self.settled = False
+
+    @rule(where=st.sampled_from(["shop", "blog", EVERYWHERE, EVERYWHERE]))
+    def resume(self, where: str) -> None:
+        self.now += MOMENT
+        self.pauses.discard(where)
+        if where is EVERYWHERE:
+            self.pauses.clear()
+        self.carry_out(self.decide("resume", where))
+
     # -- the world ---------------------------------------------------------------------------------
 
     @rule(step=st.sampled_from([0.1, 1.0, 5.0]))
@@ -414,6 +423,19 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert self.admission.waiters() == list(self.waiting.values())
 
     @invariant()
+    def what_is_paused_goes(self) -> None:
+        """As soon as its client can do without; only who says no is asked no more."""
+        for server, where in self.servers.items():
+            if where is not Population.CLOSING:
+                assert (server.retiring is Reason.PAUSED) <= self._paused(server.pool)
+                assert not (self._paused(server.pool) and where is Population.IDLE)
+                assert server.retiring or not self._paused(server.pool)
+
+    @invariant()
+    def sessions_are_to_tell_when_it_matters(self) -> None:
+        assert self.admission.alert == len(self.waiting) + bool(self.pauses)
+
+    @invariant()
     def nobody_waits_for_nothing(self) -> None:
         """Where something could be done for the queue, something is under way."""
         if not self.settled:
@@ -460,7 +482,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             if self._stopped(ticket, covered):
                 continue
             covered[ticket.rule] += 1
-            if ticket.pool.backoff.until <= self.now:
+            if ticket.pool.backoff.until <= self.now and not self._paused(ticket.pool):
                 found.append(ticket)
         return found
 
