@@ -359,6 +359,8 @@ def text(value: object, kind: str = "") -> str:
     """A value as it is written; `***` for secrets."""
     if value is None or value == () or value == {}:
         return "none"
+    if isinstance(value, bool):
+        return str(value).lower()  # as YAML spells it
     if kind == "duration" and isinstance(value, float | int):
         return units.written(value)
     if kind == "functions" and isinstance(value, tuple):

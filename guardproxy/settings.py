@@ -75,6 +75,14 @@ class Listen(Struct, frozen=True, forbid_unknown_fields=True):
         Directory | None,
         Meta(description="directory of a Unix socket `.s.PGSQL.<port>` beside TCP"),
     ] = None
+    # PgBouncer's so_reuseport. Off: two guards on one port by mistake would have two caps.
+    reuse_port: Annotated[
+        bool,
+        Meta(
+            description="listen where another guard with this setting does, to take over from it"
+            " without a gap: `true`, `false`"
+        ),
+    ] = False
     tls: ListenTls = field(default_factory=ListenTls)
 
 
@@ -254,6 +262,14 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     cancel_wait_timeout: Annotated[
         Bound, Meta(description="how long a cancel request may take to reach PostgreSQL")
     ] = seconds("10s")
+    # cloud-sql-proxy's min-sigterm-delay. Off: where Django stops first, nobody comes any more.
+    min_sigterm_delay: Annotated[
+        Duration,
+        Meta(
+            description="how long after SIGTERM the guard still lets everybody in, no longer ready,"
+            " before it begins to stop; for where Django gets SIGTERM at the same time"
+        ),
+    ] = seconds("0")
     # Kubernetes' terminationGracePeriodSeconds; gunicorn's graceful_timeout.
     shutdown_timeout: Annotated[
         Duration, Meta(description="how long a stop waits for work to finish; 0 cuts at once")
@@ -267,6 +283,17 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="from which level on")
     ] = "info"
+
+
+class Reload(Struct, frozen=True, forbid_unknown_fields=True):
+    # Off: a file that is half written is nobody's wish; who mounts ConfigMaps sets some seconds.
+    interval: Annotated[
+        Duration,
+        Meta(
+            description="how often the configuration file and the password, key and certificate"
+            " files it names are looked at, to reload when one has changed; 0 is off (SIGHUP only)"
+        ),
+    ] = seconds("0")
 
 
 class Match(Struct, frozen=True, forbid_unknown_fields=True):
@@ -347,6 +374,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = ()
     log: Log = field(default_factory=Log)
+    reload: Reload = field(default_factory=Reload)
 
     def limits_for(
         self, user: str, database: str, application_name: str, client_addr: str

@@ -118,6 +118,8 @@ def _other_value(key: str, pem: Path) -> str:
         return str(pem)
     if leaf.kind == "duration":
         return "7s"
+    if leaf.default is False:
+        return "true"
     return leaf.choices[-1] if leaf.choices else "17"
 
 
