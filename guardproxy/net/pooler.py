@@ -79,6 +79,7 @@ class Pooler:
         self.packets: WeakKeyDictionary[ClientPool, bytes] = WeakKeyDictionary()
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
         self.draining = False
+        self.disabled: set[str] = set()  # databases nobody is let into, by an operator's word
         self.started_at = self.now()
         self._orders: list[Order[Holder]] | None = None  # being carried out
         self._numbers = itertools.count(1)
@@ -146,7 +147,7 @@ class Pooler:
         elif command is Command.LEAVE:
             client.close(Reason.CLIENT_LEFT)
         elif command is Command.EXPIRE:
-            client.end(janitor.idle_too_long(client, self.now()))
+            client.end(janitor.why_it_ends(client, self.now()))
         elif command is Command.TELL_SERVER:
             words, session.for_server = session.for_server, b""
             client.server.transport.write(words)  # type: ignore[union-attr]

@@ -23,10 +23,11 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from guardproxy.errors import Declined
 from guardproxy.ops import documents, metrics
 from guardproxy.ops.documents import Wish
 from guardproxy.ops.gate import Gate, is_loopback
-from guardproxy.ops.guard import Looks
+from guardproxy.ops.guard import Looks, Verbs
 from guardproxy.ops.history import INTERVAL, History
 from guardproxy.settings import Http, Settings
 
@@ -74,14 +75,6 @@ class Refused(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
-
-
-class Verbs(Protocol):
-    """What can be done to the guard from here."""
-
-    def kill_client(self, number: int) -> bool: ...
-
-    def close_idle(self, database: str | None, older_than: float) -> int: ...
 
 
 class Log(Protocol):
@@ -190,11 +183,17 @@ class Windows(Resource):
             request.setHeader(name, value)
         request.setHeader("Content-Type", TEXT)
         try:
-            answer = self._route(request)(request)
+            answer = self._answer(request)
         except Refused as refused:
             request.setResponseCode(refused.status)
             answer = f"{refused}\n".encode()
         return b"" if request.method == b"HEAD" else answer
+
+    def _answer(self, request: Request) -> bytes:
+        try:
+            return self._route(request)(request)
+        except Declined as declined:
+            raise Refused(409, str(declined)) from None
 
     def _route(self, request: Request) -> Callable[[Request], bytes]:
         path = request.path.decode("latin-1")

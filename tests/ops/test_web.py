@@ -11,6 +11,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
+from guardproxy.errors import Declined
 from guardproxy.ops.gate import Gate
 from guardproxy.ops.history import INTERVAL
 from guardproxy.ops.web import HEADERS, IDLE_TIMEOUT, MAX_BODY, MAX_CONNECTIONS, Web, Windows
@@ -47,7 +48,7 @@ class House:
     def __post_init__(self) -> None:
         self.reactor = MemoryReactorClock()
         self.guard = Guard(Settings(http=self.http), all_clients=[client(7)])
-        self.windows = Windows(self.guard, self, lambda: self.phase, self._stop, self)
+        self.windows = Windows(self.guard, cast(Any, self), lambda: self.phase, self._stop, self)
         self.web = Web(self.windows, self.guard.settings, self.reactor)
         self.site: Any = self.reactor.tcpServers[0][1]
 
@@ -59,6 +60,8 @@ class House:
         return number == 7
 
     def close_idle(self, database: str | None, older_than: float) -> int:
+        if database == "nowhere":
+            raise Declined("no such database: nowhere")
         self.closed.append((database, older_than))
         return 3
 
@@ -268,6 +271,12 @@ def test_wrong_wishes_are_told_so(house: House, path: str, body: object) -> None
     assert house.ask(f"/api/{path}", "POST", ACTING, body).status == 400
     assert not house.killed
     assert not house.closed
+
+
+def test_what_the_guard_declines_is_told(house: House) -> None:
+    asked = {"older_than": 0, "database": "nowhere"}
+    answer = house.ask("/api/close-idle", "POST", ACTING, asked)
+    assert (answer.status, answer.body) == (409, b"no such database: nowhere\n")
 
 
 def test_a_new_token_counts_at_once(house: House) -> None:
