@@ -14,6 +14,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  departure      the way out: settle, roll back, reset, give back
                  opening        servers on their way; upstream: how PostgreSQL is dialled
                  looks          what is there now, as views; endings: the last that are no more
+                 operations     what operators ask for: pause, kill, close idle and the like
                  cancels janitor people log tls
                  service        all of it, from phase to phase; drain: its end; systemd: what that
                                 gives us, and hears
@@ -35,7 +36,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  statement      what can be told from a statement's text
              pool/              sans-I/O: pool: servers by population; admission: cap and queue,
                                 who is asked to give way; orders: what it decides, round by round;
-                                door: who may be in at all
+                                pauses: where nobody gets a server; door: who may be in at all
     first    wire/              sans-I/O: frames (HOT), messages, scram
     ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
              views              what people may see: frozen

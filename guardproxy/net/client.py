@@ -67,6 +67,7 @@ class ClientLink(TwistedProtocol):
         self.paused = False  # while it waits: its backlog is full
         self.wait_timer: Timer | None = None  # perhaps of an earlier wait: it looks when it fires
         self.wait_due = 0.0  # when it fires
+        self.dismissed = -1.0  # since when it was idle, when an operator sent it away
         self.told_pins: dict[PinReason, Pin] = {}  # those the log knows of
         self.doors: list[Door[ClientLink]] = []
         self.at_the_door: Deferred[None] | None = None
@@ -324,6 +325,7 @@ class ClientLink(TwistedProtocol):
     def end(self, error: GuardError) -> None:
         """The client is told why, and closed."""
         if self.ended is None:
+            self.pooler.told(error)
             if self.session is None or not self.session.mid_reply:
                 self.transport.write(messages.fatal(error))
             self.close(error.reason, error.message)

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from guardproxy.errors import GuardError, Reason, ServerLost
+from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused
 from guardproxy.net import janitor, tls
 from guardproxy.net.cancels import Cancels
 from guardproxy.net.client import ClientLink
@@ -79,6 +79,7 @@ class Pooler:
         self.packets: WeakKeyDictionary[ClientPool, bytes] = WeakKeyDictionary()
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
         self.draining = False
+        self.disabled: set[str] = set()  # databases nobody is let into, by an operator's word
         self.started_at = self.now()
         self._orders: list[Order[Holder]] | None = None  # being carried out
         self._numbers = itertools.count(1)
@@ -146,7 +147,7 @@ class Pooler:
         elif command is Command.LEAVE:
             client.close(Reason.CLIENT_LEFT)
         elif command is Command.EXPIRE:
-            client.end(janitor.idle_too_long(client, self.now()))
+            client.end(janitor.why_it_ends(client, self.now()))
         elif command is Command.TELL_SERVER:
             words, session.for_server = session.for_server, b""
             client.server.transport.write(words)  # type: ignore[union-attr]
@@ -213,6 +214,11 @@ class Pooler:
             self.obey(client)
         return True
 
+    def told(self, error: GuardError) -> None:
+        """A client hears this, from us or from PostgreSQL through us."""
+        refused = isinstance(error, ServerRefused)
+        (self.timings.errors if refused else self.totals.errors).count(error.sqlstate)
+
     def waited_too_long(self, client: ClientLink, since: float) -> None:
         if client.ended is None:
             client.end(wait_error(self, client, self.now() - since))
@@ -245,6 +251,7 @@ class Pooler:
         assert isinstance(session, Roaming)
         request = session.revoke(now)
         if request:
+            self.totals.probes += 1
             link.transport.write(request)
         if session.commands:
             self.obey(link.client)  # type: ignore[arg-type]
@@ -254,6 +261,7 @@ class Pooler:
         link = client.server
         assert link is not None
         link.take_back()
+        self.totals.handovers += 1
         if client.told_pins:
             tell_pins(self, client)
         self.carry_out(self.admission.released(link.server, self.now()))
