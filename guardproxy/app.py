@@ -121,7 +121,17 @@ class Application:
         if settings.http.enabled:
             looks, verbs = Looks(service.pooler), Operations(service.pooler)
             windows = Windows(looks, verbs, lambda: service.phase, self._quit, self._log)
-            self._web = Web(windows, settings, self._reactor)
+            shared = self._listen_too if settings.listen.reuse_port else None
+            self._web = Web(windows, settings, self._reactor, shared)
+
+    def _listen_too(self, port: int, factory: Any, backlog: int, host: str) -> Any:
+        """As the reactor's listenTCP, also where another guard listens."""
+        from guardproxy.net.streams import bind
+
+        with bind(host, port, reuse_port=True) as listener:
+            listener.listen(backlog)
+            listener.setblocking(False)
+            return self._reactor.adoptStreamPort(listener.fileno(), listener.family, factory)
 
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
@@ -134,10 +144,12 @@ class Application:
             flush=True,
         )
 
-    # -- the supervisor ---------------------------------------------------------------------------
+    # -- its phases --------------------------------------------------------------------------------
 
     def _tell_phase(self, phase: Phase) -> None:
         assert self._service is not None
+        if phase is Phase.DRAINING and self._web and self._service.settings.listen.reuse_port:
+            self._web.leave()  # who asks shall see the guard that takes over
         if phase is Phase.SERVING:
             self._notifier.ready(f"serving, {self._service.pooler.upstream} behind")
         elif phase is not Phase.STOPPED:

@@ -336,20 +336,23 @@ class StreamServerEndpoint:
             if self._reuse_port:
                 return socketfile.replace(self._file, BACKLOG)
             return socketfile.bind(self._file)
-        found = socket.getaddrinfo(
-            self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, where = found[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if self._reuse_port:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(where)
-        except OSError:
-            listener.close()
-            raise
-        return listener
+        return bind(self._host, self._port, self._reuse_port)
+
+
+def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
+    """Bind a TCP port; with `reuse_port` also one that another process of ours has."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, where = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(where)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 @implementer(IListeningPort)
