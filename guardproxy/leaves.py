@@ -203,7 +203,29 @@ def _query(leaf: Leaf, text: str) -> str:
     return text
 
 
+def _cap(leaf: Leaf, text: str) -> int | str:
+    if text != "auto" and not text.removeprefix("-").isdecimal():
+        raise ValueError(f"{shortened(text)} is wrong: it must be a whole number, or auto")
+    return "auto" if text == "auto" else int(_plain(leaf, text))
+
+
+_SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
+
+
+def _switch(leaf: Leaf, text: str) -> bool:
+    if text.lower() not in _SWITCH:
+        raise ValueError(f"{shortened(text)} is wrong: write on or off")
+    return _SWITCH[text.lower()]
+
+
+def _secret(leaf: Leaf, text: str) -> Secret:
+    return Secret(_secret_text(text))
+
+
 _KINDS: dict[str, Callable[[Leaf, str], Any]] = {
+    "cap": _cap,
+    "switch": _switch,
+    "secret": _secret,
     "duration": _duration,
     "file": _file,
     "directory": _directory,
@@ -361,6 +383,8 @@ def text(value: object, kind: str = "") -> str:
         return "none"
     if kind == "duration" and isinstance(value, float | int):
         return units.written(value)
+    if kind == "switch":
+        return "on" if value else "off"
     if kind == "functions" and isinstance(value, tuple):
         return ", ".join(value)
     return " ".join(str(value).split())

@@ -51,6 +51,8 @@ Directory = Annotated[str, Meta(extra={"kind": "directory"})]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Cap = Annotated[int, Meta(ge=1)]
 Functions = Annotated[tuple[str, ...], Meta(extra={"kind": "functions"})]
+Switch = Annotated[bool, Meta(extra={"kind": "switch"})]
+Password = Annotated[Secret, Meta(extra={"kind": "secret"})]
 
 
 class ListenTls(Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,6 +166,10 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
     ] = seconds("15min")
 
 
+UNASKED_CAP = 5
+"""The cap while `auto` knows nothing yet: the smallest PostgreSQL for hire has 20 to 25 slots."""
+
+
 class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     # Clients far outnumber transactions; what a session cannot take along pins it.
     mode: Annotated[
@@ -175,7 +181,12 @@ class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "transaction"
     # PgBouncer's default_pool_size; four guards fit under PostgreSQL's max_connections of 100.
     max_server_connections: Annotated[
-        Cap, Meta(description="the cap: connections to PostgreSQL over all databases and users")
+        Cap | Literal["auto"],
+        Meta(
+            description="the cap: connections to PostgreSQL over all databases and users; `auto`"
+            " follows what PostgreSQL has left (needs `watch.user`)",
+            extra={"kind": "cap"},
+        ),
     ] = 20
     # PgBouncer's min_pool_size.
     min_server_connections: Annotated[
@@ -228,6 +239,12 @@ class Pool(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=0, description="when so many wait, the next gets FATAL 53300 at once")
     ] = 10_000
 
+    @property
+    def first_cap(self) -> int:
+        """The cap to begin with: where it is `auto`, until PostgreSQL has been asked."""
+        cap = self.max_server_connections
+        return UNASKED_CAP if isinstance(cap, str) else cap
+
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     # At 16 kB each 80 MB; many times what one Django site opens.
@@ -269,6 +286,78 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "info"
 
 
+class When(Struct, frozen=True, forbid_unknown_fields=True):
+    # 0 of both: age alone decides.
+    connections: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="only while PostgreSQL has at least so many client connections, ours too",
+        ),
+    ] = 0
+    idle: Annotated[
+        int,
+        Meta(ge=0, description="and only while at least so many of those past the guard are idle"),
+    ] = 0
+
+
+class TerminateIdle(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which connections past the guard are ended; `database`, `user`, … are globs."""
+
+    # Off: they are not the guard's own. 15min is the usual advice.
+    older_than: Annotated[
+        Duration,
+        Meta(
+            description="connections past the guard that have been idle for so long are ended;"
+            " 0 is off"
+        ),
+    ] = seconds("0")
+    # Off: what is open in a transaction is the application's business.
+    idle_in_transaction: Annotated[
+        Duration,
+        Meta(description="those that have been idle in a transaction for so long too; 0 is off"),
+    ] = seconds("0")
+    when: When = field(default_factory=When)
+    database: Annotated[
+        str | None, Meta(description="only in databases whose name fits this glob")
+    ] = None
+    user: Annotated[str | None, Meta(description="only of users whose name fits this glob")] = None
+    application_name: Annotated[
+        str | None, Meta(description="only with an `application_name` that fits this glob")
+    ] = None
+    # First look at whom it would hit.
+    dry_run: Annotated[
+        Switch, Meta(description="only log what would be ended; `off` to end it")
+    ] = True
+
+
+class Watch(Struct, frozen=True, forbid_unknown_fields=True):
+    # Nobody looks until somebody says who may: a role of its own, for it must see everyone.
+    user: Annotated[
+        str | None,
+        Meta(description="who looks at PostgreSQL's own view of its connections; none looks"),
+    ] = None
+    password: Annotated[Password | None, Meta(description="its password")] = None
+    password_file: Annotated[
+        File | None, Meta(description="or the file it stands in, read anew at each login")
+    ] = None
+    # There in nearly every cluster; pg_stat_activity is the same in all databases.
+    database: Annotated[str, Meta(description="the database it connects to")] = "postgres"
+    # Often enough for a page and an alert, too seldom to be felt.
+    interval: Annotated[
+        Duration, Meta(description="how often it looks; 0 only when somebody asks")
+    ] = seconds("10s")
+    # As many as superuser_reserved_connections: psql, a migration, a job between two looks.
+    reserve: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="connections that the cap `auto` leaves free for those past the guard",
+        ),
+    ] = 3
+    terminate_idle: TerminateIdle = field(default_factory=TerminateIdle)
+
+
 class Match(Struct, frozen=True, forbid_unknown_fields=True):
     """Patterns that must all fit; names take shell globs, client_addr an address or CIDR block."""
 
@@ -279,14 +368,15 @@ class Match(Struct, frozen=True, forbid_unknown_fields=True):
 
     def fits(self, user: str, database: str, application_name: str, client_addr: str) -> bool:
         return (
-            _glob(self.user, user)
-            and _glob(self.database, database)
-            and _glob(self.application_name, application_name)
+            glob_fits(self.user, user)
+            and glob_fits(self.database, database)
+            and glob_fits(self.application_name, application_name)
             and (self.client_addr is None or address_fits(self.client_addr, client_addr))
         )
 
 
-def _glob(pattern: str | None, name: str) -> bool:
+def glob_fits(pattern: str | None, name: str) -> bool:
+    """Whether the name fits the shell glob; without one every name does."""
     return pattern is None or fnmatchcase(name, pattern)
 
 
@@ -346,6 +436,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             extra={"kind": "overrides"},
         ),
     ] = ()
+    watch: Watch = field(default_factory=Watch)
     log: Log = field(default_factory=Log)
 
     def limits_for(

@@ -87,7 +87,7 @@ class Pooler:
         self.client_tls = tls.for_clients(settings.listen.tls)
         pool = settings.pool
         self.admission: Admission[Holder] = Admission(
-            pool.max_server_connections,
+            pool.first_cap,
             pool.max_waiting,
             rule_caps(settings),
             attrgetter("idle_since") if pool.mode == "transaction" else None,
@@ -411,7 +411,7 @@ class Pooler:
         self.settings = settings
         self.upstream = upstream
         self.client_tls = client_tls
-        self.admission.cap = settings.pool.max_server_connections
+        self.admission.cap = settings.pool.first_cap
         self.admission.max_waiting = settings.pool.max_waiting
         self.admission.rule_caps = rule_caps(settings)
         for client in self.clients.values():
