@@ -402,6 +402,14 @@ class Pooler:
                 orders += self.admission.top_up(account.pool, least, self.now())
         self.carry_out(orders)
 
+    def fit(self, cap: int) -> None:
+        """This is the cap now: what is beyond it goes, at once or when next free; who waits and
+        fits under it is served."""
+        self.admission.cap = cap
+        for server in self.admission.surplus():
+            self.retire(self.links[server], Reason.OVER_CAP)
+        self.carry_out(self.admission.assign(self.now()))
+
     # -- reload -----------------------------------------------------------------------------------
 
     def take(
@@ -411,7 +419,8 @@ class Pooler:
         self.settings = settings
         self.upstream = upstream
         self.client_tls = client_tls
-        self.admission.cap = settings.pool.first_cap
+        if settings.pool.max_server_connections != "auto":  # else it stays till the next look
+            self.admission.cap = settings.pool.first_cap
         self.admission.max_waiting = settings.pool.max_waiting
         self.admission.rule_caps = rule_caps(settings)
         for client in self.clients.values():

@@ -220,6 +220,20 @@ class Admission(Generic[Holder]):
             return []
         return [Open(pool.add(now)) for _ in range(room)]
 
+    def surplus(self) -> list[Server[Holder]]:
+        """Servers that must go for the cap to be kept after it was lowered, who is missed least
+        first: those idle longest, leases that can move, the rest. Who is going already counts."""
+        leased = [server for pool in self.pools for server in pool[_LEASED]]
+        idle = [server for pool in self.pools for server in pool[_IDLE]]
+        closing = sum(len(pool[_CLOSING]) for pool in self.pools)
+        going = closing + sum(server.retiring is not None for server in leased)
+        over = self.servers - self.cap - going
+        if over <= 0:
+            return []
+        idle.sort(key=lambda server: server.since)
+        order = dict.fromkeys((*idle, *self._movable(), *leased))
+        return [server for server in order if server.retiring is None][:over]
+
     # -- the decision -----------------------------------------------------------------------------
 
     def assign(self, now: float) -> list[Order[Holder]]:
