@@ -230,7 +230,8 @@ class Admission(Generic[Holder]):
         over = self.servers - self.cap - going
         if over <= 0:
             return []
-        idle.sort(key=lambda server: server.since)
+        idle.sort(key=lambda server: (server.since, server.id))
+        leased.sort(key=lambda server: server.id)
         order = dict.fromkeys((*idle, *self._movable(), *leased))
         return [server for server in order if server.retiring is None][:over]
 
