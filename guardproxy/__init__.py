@@ -16,6 +16,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  cancels janitor people log tls service
              ops/               windows for people; they read views and know nothing of net
                  guard          what a window may see and ask for
+                 watcher        looks at PostgreSQL's own view; inquiry: asks for it; activity:
+                                whose each connection is, what cap follows, who is to be ended
     second   session/           sans-I/O: one client's conversation
                  session        chunks in, chunks and commands out: HOT; life: its state and what
                                 it counts; states: all there is of that, a table

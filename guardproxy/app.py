@@ -10,6 +10,7 @@ import gc
 import resource
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__
@@ -17,6 +18,8 @@ from guardproxy.config import ConfigError, Loaded, changes, needs_restart
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
+    from guardproxy.ops.watcher import Watcher
+    from guardproxy.settings import Settings
 
 STOPPED, CANNOT_LISTEN, CUT = 0, 3, 4
 """Exit codes; 1 is a wrong configuration, 2 wrong usage."""
@@ -63,6 +66,7 @@ class Application:
         self._exit = STOPPED
         self._stopping = False
         self._service: GuardService | None = None
+        self._watcher: Watcher | None = None
 
     def run(self) -> int:
         from guardproxy.net import log
@@ -72,12 +76,14 @@ class Application:
         self._observer = log.start(settings.log.format, settings.log.level)
         self._log = log.Log(wants=self._observer.wants)
         _raise_descriptor_limit()
+        _check_watch(settings)
         try:
             self._service = service = GuardService(settings, self._reactor, self._log)
             service.listen()
         except OSError as error:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
+        self._watch(settings)
         self._loop.call_soon(self._ready, service)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
@@ -92,12 +98,30 @@ class Application:
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
         pool = service.settings.pool
+        cap = str(pool.max_server_connections)
+        if cap == "auto":
+            cap += f" (first {pool.first_cap})"
         print(  # noqa: T201 the one line for people and for those who start us
             f"guardproxy {__version__} listening on {where}, "
             f"upstream {service.pooler.upstream}, mode {pool.mode}, "
-            f"cap {pool.max_server_connections} server connections",
+            f"cap {cap} server connections",
             flush=True,
         )
+
+    def _watch(self, settings: Settings) -> None:
+        """Look at PostgreSQL's own view, or no longer. psycopg is loaded where it is wanted."""
+        if self._watcher is None and settings.watch.user:
+            from guardproxy.net.looks import Looks
+            from guardproxy.ops.inquiry import Inquiry
+            from guardproxy.ops.watcher import Watcher, in_a_thread
+
+            assert self._service is not None
+            pooler, reactor = self._service.pooler, self._reactor
+            self._watcher = Watcher(
+                Looks(pooler), pooler, self._log, reactor, in_a_thread(reactor), Inquiry
+            )
+        if self._watcher is not None:
+            self._watcher.take(settings)
 
     # -- signals ----------------------------------------------------------------------------------
 
@@ -117,6 +141,8 @@ class Application:
 
     def _drained(self, clean: bool) -> None:
         self._exit = STOPPED if clean else CUT
+        if self._watcher is not None:
+            self._watcher.stop()
         self._log.info("stopped", clean=clean)
         grace = 0.0 if clean else FORCED_GRACE
         self._reactor.callLater(grace, self._reactor.stop)
@@ -128,6 +154,7 @@ class Application:
             return
         try:
             loaded = self._load()
+            _check_watch(loaded.settings)
         except ConfigError as error:
             self._log.error("reload_refused", problems="; ".join(error.problems))
             return
@@ -142,9 +169,20 @@ class Application:
             self._log.error("reload_refused", problems=str(error))
             return
         self._observer.configure(loaded.settings.log.format, loaded.settings.log.level)
+        self._watch(loaded.settings)
         self._loaded = loaded
         changed = [f"{key}: {was} -> {now}" for key, was, now in changes(old, loaded.settings)]
         self._log.info("reloaded", what="; ".join(changed))
+
+
+def _check_watch(settings: Settings) -> None:
+    """ConfigError where psycopg or the libpq it needs is missing."""
+    if settings.watch.user:
+        try:
+            import_module("guardproxy.ops.inquiry")
+        except ImportError as error:
+            said = f"{str(error).splitlines()[0]}; watching needs: pip install 'guardproxy[watch]'"
+            raise ConfigError([f"watch.user: {said}"]) from None
 
 
 def _raise_descriptor_limit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from guardproxy.app import CUT, FORCED_GRACE, STOPPED, Application
 from guardproxy.config import ConfigError, Loaded, Pool, Settings
-from guardproxy.settings import Listen
+from guardproxy.settings import Listen, Watch
 
 
 class Notes:
@@ -118,3 +119,44 @@ def test_nor_one_whose_files_cannot_be_used() -> None:
     assert stage.log.named("error") == [("reload_refused", "no such certificate")]
     assert stage.app._loaded.settings == Settings()
     assert stage.observer.calls == []
+
+
+# -- the watcher ----------------------------------------------------------------------------------
+
+WATCHED = Settings(watch=Watch(user="watcher"))
+
+
+def test_a_watcher_without_psycopg_is_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "guardproxy.ops.inquiry", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    stage = Stage()
+    stage.reload(WATCHED)
+    assert stage.service.calls == []
+    ((event, problems),) = stage.log.named("error")
+    assert event == "reload_refused"
+    assert problems.endswith("watching needs: pip install 'guardproxy[watch]'")
+
+
+def test_the_watcher_begins_changes_and_ends_with_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Notes] = []
+
+    def make(*parts: object) -> Notes:
+        made.append(Notes())
+        return made[-1]
+
+    monkeypatch.setattr("guardproxy.ops.watcher.Watcher", make)
+    stage = Stage()
+    stage.reload(Settings(pool=Pool(max_server_connections=7)))
+    assert made == []
+    stage.reload(WATCHED)
+    stage.reload(Settings())
+    (watcher,) = made
+    assert watcher.named("take") == [(WATCHED,), (Settings(),)]
+    stage.app._stop()
+    assert watcher.named("stop") == []
+    stage.service.drained.callback(True)
+    assert watcher.named("stop") == [()]

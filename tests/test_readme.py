@@ -63,6 +63,12 @@ def test_example_file(folder: Path) -> None:
     assert settings.limits_for("app", "app", "celery worker", "").idle_session_timeout == 0
 
 
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_file_loads(text: str, tmp_path: Path) -> None:
+    (tmp_path / "guardproxy.yaml").write_text(text)
+    load(tmp_path / "guardproxy.yaml", {}, {})
+
+
 @pytest.mark.parametrize("line", CHECKS)
 def test_check_config(line: str, folder: Path) -> None:
     with start(line, folder) as process:
