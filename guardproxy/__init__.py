@@ -38,7 +38,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
     first    wire/              sans-I/O: frames (HOT), messages, scram
     ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
              views              what people may see: frozen
-             settings           every setting with its default; config and its rooms read them
+             settings           every setting with its default (watching: the watcher's); kinds:
+                                how they are written; config and its rooms read them
     apart    demo/              drives all this as a user would; knows nothing of the inside
 
 Six journeys:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,7 @@ from guardproxy.settings import (
     Match,
     Override,
     Pool,
+    Reload,
     Secret,
     SessionLimits,
     Settings,
@@ -34,6 +35,7 @@ from guardproxy.yamltext import YamlError, parse, shown_key
 
 __all__ = [
     "Auth",
+    "Change",
     "ConfigError",
     "Limits",
     "Listen",
@@ -43,6 +45,7 @@ __all__ = [
     "Match",
     "Override",
     "Pool",
+    "Reload",
     "Secret",
     "SessionLimits",
     "Settings",
@@ -91,6 +94,20 @@ class ConfigError(Exception):
 class Loaded(msgspec.Struct, frozen=True):
     settings: Settings
     origins: dict[str, str]  # key path -> "default", "file F", "environment N" or "flag --x"
+    path: Path | None = None  # of the YAML file
+
+
+class Change(NamedTuple):
+    """What is another setting now; equal texts where only what is behind them has changed."""
+
+    key: str
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        if self.was == self.now:
+            return f"{self.key}: {self.now} has changed"
+        return f"{self.key}: {self.was} -> {self.now}"
 
 
 class _Given(msgspec.Struct, frozen=True):
@@ -135,7 +152,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
     if problems.said:
         raise ConfigError(problems.said)
     found = {key: origins.get(leaf, "default") for key, leaf, _, _ in items(settings)}
-    return Loaded(settings, found)
+    return Loaded(settings, found, path)
 
 
 def _given(
@@ -303,12 +320,12 @@ def _watch_inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...]
             yield involved, f"watch.terminate_idle.{name}", said
 
 
-def changes(old: Settings, new: Settings) -> list[tuple[str, str, str]]:
-    """What differs as (key, old text, new text); a changed secret is `***` on both sides."""
+def changes(old: Settings, new: Settings) -> list[Change]:
+    """What differs; a changed secret is `***` on both sides."""
     before, after = _valued(old), _valued(new)
     absent = (None, "none")
     return [
-        (key, before.get(key, absent)[1], after.get(key, absent)[1])
+        Change(key, before.get(key, absent)[1], after.get(key, absent)[1])
         for key in {**before, **after}
         if before.get(key, absent)[0] != after.get(key, absent)[0]
     ]

@@ -209,22 +209,12 @@ def _cap(leaf: Leaf, text: str) -> int | str:
     return "auto" if text == "auto" else int(_plain(leaf, text))
 
 
-_SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
-
-
-def _switch(leaf: Leaf, text: str) -> bool:
-    if text.lower() not in _SWITCH:
-        raise ValueError(f"{shortened(text)} is wrong: write on or off")
-    return _SWITCH[text.lower()]
-
-
 def _secret(leaf: Leaf, text: str) -> Secret:
     return Secret(_secret_text(text))
 
 
 _KINDS: dict[str, Callable[[Leaf, str], Any]] = {
     "cap": _cap,
-    "switch": _switch,
     "secret": _secret,
     "duration": _duration,
     "file": _file,
@@ -381,10 +371,10 @@ def text(value: object, kind: str = "") -> str:
     """A value as it is written; `***` for secrets."""
     if value is None or value == () or value == {}:
         return "none"
+    if isinstance(value, bool):
+        return str(value).lower()  # as YAML spells it
     if kind == "duration" and isinstance(value, float | int):
         return units.written(value)
-    if kind == "switch":
-        return "on" if value else "off"
     if kind == "functions" and isinstance(value, tuple):
         return ", ".join(value)
     return " ".join(str(value).split())

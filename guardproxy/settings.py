@@ -8,51 +8,15 @@ from base64 import b64decode
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from guardproxy.kinds import Bound, Cap, Directory, Duration, File, Functions, Port
+from guardproxy.kinds import Secret as Secret
 from guardproxy.units import seconds
-
-
-class Secret:
-    """A text that only `reveal()` shows: no repr, format, log or dump does."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Secret):
-            return NotImplemented
-        return compare_digest(self._text.encode(), other._text.encode())
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret is not to be copied out of the process")
-
-
-# How a field is written, where its type does not tell (config.py knows how to read each kind).
-Duration = Annotated[float, Meta(ge=0, extra={"kind": "duration"})]  # 0 is off
-Bound = Annotated[float, Meta(gt=0, extra={"kind": "duration"})]  # must end some time
-File = Annotated[str, Meta(extra={"kind": "file"})]
-Directory = Annotated[str, Meta(extra={"kind": "directory"})]
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Cap = Annotated[int, Meta(ge=1)]
-Functions = Annotated[tuple[str, ...], Meta(extra={"kind": "functions"})]
-Switch = Annotated[bool, Meta(extra={"kind": "switch"})]
-Password = Annotated[Secret, Meta(extra={"kind": "secret"})]
+from guardproxy.watching import Watch
 
 
 class ListenTls(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,6 +41,14 @@ class Listen(Struct, frozen=True, forbid_unknown_fields=True):
         Directory | None,
         Meta(description="directory of a Unix socket `.s.PGSQL.<port>` beside TCP"),
     ] = None
+    # PgBouncer's so_reuseport. Off: two guards on one port by mistake would have two caps.
+    reuse_port: Annotated[
+        bool,
+        Meta(
+            description="listen where another guard with this setting does, to take over from it"
+            " without a gap: `true`, `false`"
+        ),
+    ] = False
     tls: ListenTls = field(default_factory=ListenTls)
 
 
@@ -271,6 +243,14 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     cancel_wait_timeout: Annotated[
         Bound, Meta(description="how long a cancel request may take to reach PostgreSQL")
     ] = seconds("10s")
+    # cloud-sql-proxy's min-sigterm-delay. Off: where Django stops first, nobody comes any more.
+    min_sigterm_delay: Annotated[
+        Duration,
+        Meta(
+            description="how long after SIGTERM the guard still lets everybody in, no longer ready,"
+            " before it begins to stop; for where Django gets SIGTERM at the same time"
+        ),
+    ] = seconds("0")
     # Kubernetes' terminationGracePeriodSeconds; gunicorn's graceful_timeout.
     shutdown_timeout: Annotated[
         Duration, Meta(description="how long a stop waits for work to finish; 0 cuts at once")
@@ -286,76 +266,15 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "info"
 
 
-class When(Struct, frozen=True, forbid_unknown_fields=True):
-    # 0 of both: age alone decides.
-    connections: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="only while PostgreSQL has at least so many client connections, ours too",
-        ),
-    ] = 0
-    idle: Annotated[
-        int,
-        Meta(ge=0, description="and only while at least so many of those past the guard are idle"),
-    ] = 0
-
-
-class TerminateIdle(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which connections past the guard are ended; `database`, `user`, … are globs."""
-
-    # Off: they are not the guard's own. 15min is the usual advice.
-    older_than: Annotated[
-        Duration,
-        Meta(
-            description="connections past the guard that have been idle for so long are ended;"
-            " 0 is off"
-        ),
-    ] = seconds("0")
-    # Off: what is open in a transaction is the application's business.
-    idle_in_transaction: Annotated[
-        Duration,
-        Meta(description="those that have been idle in a transaction for so long too; 0 is off"),
-    ] = seconds("0")
-    when: When = field(default_factory=When)
-    database: Annotated[
-        str | None, Meta(description="only in databases whose name fits this glob")
-    ] = None
-    user: Annotated[str | None, Meta(description="only of users whose name fits this glob")] = None
-    application_name: Annotated[
-        str | None, Meta(description="only with an `application_name` that fits this glob")
-    ] = None
-    # First look at whom it would hit.
-    dry_run: Annotated[
-        Switch, Meta(description="only log what would be ended; `off` to end it")
-    ] = True
-
-
-class Watch(Struct, frozen=True, forbid_unknown_fields=True):
-    # Nobody looks until somebody says who may: a role of its own, for it must see everyone.
-    user: Annotated[
-        str | None,
-        Meta(description="who looks at PostgreSQL's own view of its connections; none looks"),
-    ] = None
-    password: Annotated[Password | None, Meta(description="its password")] = None
-    password_file: Annotated[
-        File | None, Meta(description="or the file it stands in, read anew at each login")
-    ] = None
-    # There in nearly every cluster; pg_stat_activity is the same in all databases.
-    database: Annotated[str, Meta(description="the database it connects to")] = "postgres"
-    # Often enough for a page and an alert, too seldom to be felt.
+class Reload(Struct, frozen=True, forbid_unknown_fields=True):
+    # Off: a file that is half written is nobody's wish; who mounts ConfigMaps sets some seconds.
     interval: Annotated[
-        Duration, Meta(description="how often it looks; 0 only when somebody asks")
-    ] = seconds("10s")
-    # As many as superuser_reserved_connections: psql, a migration, a job between two looks.
-    reserve: Annotated[
-        int,
+        Duration,
         Meta(
-            ge=0,
-            description="connections that the cap `auto` leaves free for those past the guard",
+            description="how often the configuration file and the password, key and certificate"
+            " files it names are looked at, to reload when one has changed; 0 is off (SIGHUP only)"
         ),
-    ] = 3
-    terminate_idle: TerminateIdle = field(default_factory=TerminateIdle)
+    ] = seconds("0")
 
 
 class Match(Struct, frozen=True, forbid_unknown_fields=True):
@@ -438,6 +357,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
     watch: Watch = field(default_factory=Watch)
     log: Log = field(default_factory=Log)
+    reload: Reload = field(default_factory=Reload)
 
     def limits_for(
         self, user: str, database: str, application_name: str, client_addr: str

@@ -120,8 +120,8 @@ def _other_value(key: str, pem: Path) -> str:
         return str(pem)
     if leaf.kind == "duration":
         return "7s"
-    if leaf.kind == "switch":
-        return "off" if leaf.default else "on"
+    if isinstance(leaf.default, bool):
+        return "false" if leaf.default else "true"
     return leaf.choices[-1] if leaf.choices else "17"
 
 
@@ -338,7 +338,7 @@ def test_combinations_that_do_not_fit(file: Path, text: str, said: str) -> None:
         "auth: {method: scram-sha-256, " + USERS + "}",
         "auth: {method: scram-sha-256, query: select $1, query_user: asker, " + USERS + "}",
         "{pool: {max_server_connections: auto, min_server_connections: 9}, watch: {user: w}}",
-        "watch: {user: w, interval: 0, terminate_idle: {older_than: 1s, dry_run: off}}",
+        "watch: {user: w, interval: 0, terminate_idle: {older_than: 1s, dry_run: false}}",
         "watch: {user: w, password: x, terminate_idle: {older_than: 20s, when: {idle: 3}}}",
     ],
 )

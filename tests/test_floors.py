@@ -16,7 +16,20 @@ LONGEST = 500
 """Lines; longer files have a seam somewhere."""
 
 GROUND = frozenset(
-    ("errors", "stats", "views", "units", "settings", "yamltext", "leaves", "config")
+    (
+        "errors",
+        "stats",
+        "views",
+        "units",
+        "kinds",
+        "settings",
+        "watching",
+        "yamltext",
+        "leaves",
+        "config",
+        "files",
+        "life",
+    )
 )
 FLOORS = {
     **dict.fromkeys(GROUND, 0),

@@ -40,6 +40,7 @@ MAX_LOGIN_BUFFER = 64 * 1024 + 4096
 """Bytes a client may send ahead while it is being logged in."""
 
 _PEERCRED = struct.Struct("3i")
+_AT_REST = (State.PARKED, State.IDLE)
 _IDLE = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
 
 
@@ -297,6 +298,13 @@ class ClientLink(TwistedProtocol):
         if session is None or session.state is not _IDLE or not self.movable:
             return None
         return session.since
+
+    @property
+    def resting_since(self) -> float | None:
+        """Since when it has nothing under way and waits for nothing of ours; None if it does."""
+        if self.session is None:
+            return None if self._pending is not None else self.opened_at
+        return self.session.since if self.session.state in _AT_REST else None
 
     def offered(self, server: ServerLink) -> bool:
         """A server for this client's ticket; False if it does not want it any more."""

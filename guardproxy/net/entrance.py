@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from guardproxy.errors import GuardError, LoginRefused, ShuttingDown
+from guardproxy.errors import GuardError, LoginRefused
 from guardproxy.net import tls
 from guardproxy.net.logins import Logins
 from guardproxy.net.people import describe, who
@@ -70,8 +70,6 @@ class Entrance:
         return self._deadline(client, self.logins.answer(client, step))
 
     def _enter(self, client: ClientLink, request: Request) -> Deferred[Any]:
-        if self.pooler.draining:
-            raise ShuttingDown("the guard is shutting down")
         if self.settings.listen.tls.mode == "verify-full":
             name = tls.common_name(client.transport.tls)
             if name != request.user:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from guardproxy.settings import TerminateIdle, glob_fits
+from guardproxy.settings import glob_fits
 from guardproxy.views import COUNTED, Activity, BackendView, Moment, Origin, ServerView
+from guardproxy.watching import TerminateIdle
 
 APPLICATION_NAME = "guardproxy watcher"
 """By it the guards know each other's watchers."""

@@ -23,8 +23,9 @@ from guardproxy.ops.activity import (
     Unanswered,
 )
 from guardproxy.session.statement import redact
-from guardproxy.settings import Upstream, Watch
+from guardproxy.settings import Upstream
 from guardproxy.views import BackendView
+from guardproxy.watching import Watch
 
 T = TypeVar("T")
 

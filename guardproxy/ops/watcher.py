@@ -27,8 +27,9 @@ from guardproxy.ops.activity import (
     victims,
 )
 from guardproxy.ops.guard import Looks, Says, Valve
-from guardproxy.settings import Settings, TerminateIdle, Upstream, Watch
+from guardproxy.settings import Settings, Upstream
 from guardproxy.views import Activity, BackendView, ServerView
+from guardproxy.watching import TerminateIdle, Watch
 
 T = TypeVar("T")
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from guardproxy.session.acts import HELD, UP_TO_SYNC
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
+from guardproxy.session.columns import DESCRIPTIONS
 from guardproxy.session.commands import Command, Parting
 from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, change
 from guardproxy.session.pins import PinReason, Suspicion
-from guardproxy.session.prepared import in_the_clients_words
 from guardproxy.session.session import SERVER_STOPS, Reply
 from guardproxy.session.speaking import Speaking
 from guardproxy.session.states import Event, State
@@ -125,6 +125,13 @@ class Roaming(Speaking):
         if kind == COMMAND_COMPLETE:
             self._completed(body)
             return
+        if kind in DESCRIPTIONS:
+            ours, last = self._statements.told(kind, body, self.queries)
+            if ours:
+                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+            if ours and last:
+                self._judged(None)
+            return
         free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
@@ -138,7 +145,7 @@ class Roaming(Speaking):
                 self._repeating = self._watching = True
                 self._table = HELD
                 return
-            said = in_the_clients_words(body)
+            said = self._statements.in_the_clients_words(body)
             if said is not body:
                 self._edits.append(
                     (at, at + HEADER_SIZE + len(body), messages.message(ERROR, said))
@@ -152,6 +159,10 @@ class Roaming(Speaking):
         while self._statements.failed(self.queries) and self.owed:
             del self.owed[0]
             self.queries += 1
+        if self._table is self._skipped:  # the batch has not ended, and what it was to forget stays
+            self._statements.nothing_forgotten()
+            if self._asking is not None:
+                self._judged(self._skipped)
 
     def _completed(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):

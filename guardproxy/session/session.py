@@ -58,7 +58,7 @@ HEEDED = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
 SERVER_STOPS = stops(HEEDED)
 _MAY_CONCERN_DATABASES = stops(b"CcDdAa/-( \t\r\n")
-_FIRST_BYTES_MATTER = 4096  # of an ErrorResponse or ParameterStatus; longer ones just pass
+_LONGEST_HEEDED = 300_000  # bytes; the types of 65,535 parameters are 262,142. Others just pass
 
 Reply = tuple[int, bytes]
 """A whole message of the server's: type and body."""
@@ -354,7 +354,7 @@ class Session(Life):
                 raise ProtocolViolation(f"the server sent a message of length {length}")
             elif kind == COPY_IN:
                 self._copy_in()
-            elif length <= _FIRST_BYTES_MATTER:
+            elif length <= _LONGEST_HEEDED:
                 if end - at <= length:
                     break
                 self._heed(kind, data[at + HEADER_SIZE : at + length + 1], at)

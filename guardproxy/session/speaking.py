@@ -24,11 +24,19 @@ from guardproxy.session.acts import (
 )
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import Belongings, Rules
+from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_bound
 from guardproxy.session.commands import Command
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
-from guardproxy.session.prepared import MAX_CARRIED
-from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Reply, Session
-from guardproxy.session.statements import Statements, concerns_statements
+from guardproxy.session.prepared import MAX_CARRIED, Reading
+from guardproxy.session.session import (
+    BACKLOG_LIMIT,
+    HEEDED,
+    STATEMENT_PREFIX,
+    Reply,
+    Session,
+)
+from guardproxy.session.statement import concerns_statements
+from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
@@ -47,8 +55,9 @@ _ACTIVE = State.ACTIVE
 _OUTSIDE = (State.IDLE, State.ACTIVE)  # of a transaction; active with nothing owed: just leased
 _PORTAL = ord("P")
 
-_COMPLETIONS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE]))
-_TAGS = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE, COMMAND_COMPLETE]))
+_ANSWERS = HEEDED + DESCRIPTIONS + bytes([PARSE_COMPLETE, CLOSE_COMPLETE])
+_COMPLETIONS = stops(_ANSWERS)
+_TAGS = stops(_ANSWERS + bytes([COMMAND_COMPLETE]))
 
 MAX_NAME = 64 * 1024
 """Bytes of a portal's and a statement's name together."""
@@ -66,6 +75,8 @@ class Speaking(Session):
     """
 
     __slots__ = (
+        "_alone",
+        "_asking",
         "_belongings",
         "_held",
         "_repeatable",
@@ -93,7 +104,9 @@ class Speaking(Session):
         self._rules = rules
         self._scan = rules.scan_for(known)
         self._belongings = Belongings(parameters, known, rules.probe)
-        self._statements = Statements(rules.max_prepared_statements)
+        self._statements = Statements(rules.max_prepared_statements, self._reading)
+        self._asking: bytes | None = None  # what to go on with when a Bind need not wait any more
+        self._alone = True  # nothing was under way when the message at hand was said
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._restore_local: set[str] = set()  # the same, until the transaction ends
         self._held = b""
@@ -110,11 +123,22 @@ class Speaking(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores or finding.restores_local:
-            self._restore |= finding.restores
-            self._restore_local |= finding.restores_local
             self._watching = True
+            if not self._in_vain(bind):
+                self._restore |= finding.restores
+                self._restore_local |= finding.restores_local
         if finding.forgets:
             self._watch(_TAGS)
+
+    def _in_vain(self, bind: bytes) -> bool:
+        """Whether it is sure not to run: a failed transaction can only be ended."""
+        text = self.last_request
+        alone = bind or (b";" not in text and len(text) < STATEMENT_PREFIX)
+        return self.state is State.FAILED and bool(alone)
+
+    def _reading(self) -> Reading | None:
+        """How the server reads what it is given to prepare; what is under way may yet change it."""
+        return self._belongings.reading if self._alone else None
 
     # -- from the client --------------------------------------------------------------------------
 
@@ -144,6 +168,7 @@ class Speaking(Session):
         if self._statements.unnamed is not None:
             self._statements.forget_unnamed()
         if finding is not NOTHING:
+            self._alone = not (self.owed or self.unsynced)
             self._suspect(finding)
             self._make_way(finding, text, at)
             if finding.must_end:
@@ -157,11 +182,12 @@ class Speaking(Session):
 
         If all is quiet in a batch of its own: should it fail, that must not be the client's.
         """
-        if not concerns_statements(finding, text) or self.state is State.FAILED:
+        failed = self.state is State.FAILED
+        if not concerns_statements(finding, text) or (failed and (self.unsynced or not runs)):
             return
         apart = not self.owed and not self.unsynced
         batch = self.queries - 1 if apart else self._batch
-        first = self._statements.for_sql(text, batch, runs)
+        first = self._statements.for_sql(text, batch, runs, failed)
         self._watch(_TAGS)  # a statement that is executed may be a DEALLOCATE
         if first and apart:
             first += messages.SYNC_MESSAGE
@@ -229,19 +255,19 @@ class Speaking(Session):
             return super()._note(act, kind, length, data, at, now)
         if stop < 0 and not self._malformed(length, data, at):
             return False
-        alone = not (at or self.unsynced or self.owed)
-        if alone and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
+        self._alone = not (self.unsynced or self.owed)
+        if self._alone and not at and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
             self._repeatable, self._said = data, (self.sent, self.received)
-        self.unsynced = True
-        if self.state is not _ACTIVE:
-            self.enter(Event.ASKED, now)
+        self.unsynced = goes_on = True
         if stop > at + length or stop < 0:
-            return True  # PostgreSQL will say what is wrong with it
-        if act == BINDS:
-            self._bind(length, data, at, start, stop)
+            pass  # PostgreSQL will say what is wrong with it
+        elif act == BINDS:
+            goes_on = self._bind(length, data, at, start, stop)
         else:
             self._name(kind, length, data, at, start, stop)
-        return True
+        if self.state is not _ACTIVE:
+            self.enter(Event.ASKED, now)
+        return goes_on
 
     def _mark(self, at: int) -> None:
         """A Query is skipped too after an error, if no Sync stands between. Its mark will tell."""
@@ -266,22 +292,23 @@ class Speaking(Session):
             raise ProtocolViolation("the names in a message are too long")
         return here > length
 
-    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
-        """Bind of the statement whose name is from `start` to `stop`."""
+    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> bool:
+        """Bind of the statement whose name is from `start` to `stop`; False if it must wait."""
         statements = self._statements
         name = data[start:stop]
         there = statements.here.get(name)
         if there == name and name:
-            return
+            return True
         finding = statements.finding(name)
         if finding is not NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
             self._make_way(finding, statements.text(name), at)
             if finding.must_end:
                 self._table = UP_TO_SYNC
-        if there != name:
-            self._where_it_is(length, data, at, start, stop)
+        if there != name and not self._where_it_is(length, data, at, start, stop, binds=True):
+            return False
         statements.forgetting |= finding.forgets
+        return True
 
     def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
         """Describe or Close of the statement or portal whose name is from `start` to `stop`."""
@@ -302,17 +329,41 @@ class Speaking(Session):
                 self._make_way(finding, self._statements.text(name), at, runs=False)
             if self._statements.here.get(name) != name:
                 self._where_it_is(length, data, at, start, stop)
+            if name and self._statements.described(name, self._batch):
+                self._watch(_COMPLETIONS)
 
-    def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
-        """The statement has another name on this server, or is not there yet."""
+    def _where_it_is(
+        self, length: int, data: bytes, at: int, start: int, stop: int, binds: bool = False
+    ) -> bool:
+        """The statement has another name on this server, or is not there yet.
+
+        False if the Bind must wait: the client does not ask for columns that may have changed.
+        """
         name = data[start:stop]
         first, there = self._statements.wanted(name, self._batch)
         if first:
             self._watch(_COMPLETIONS)
+        uncertain = binds and self._statements.uncertain(name, there)
+        if uncertain and not asked_next(data, at + length + 1):
+            return self._judge(first, there, data, at)
         if first and stop == start:
             self._table = UP_TO_SYNC  # what is unnamed then depends on how this ends
         if first or there != name:
             self._rename(first, at, length, start, stop, there)
+        return True
+
+    def _judge(self, first: bytes, there: bytes, data: bytes, at: int) -> bool:
+        """See what it is there, before it is run: the Bind at `at` and all behind it waits."""
+        first += self._statements.judge(there, self._batch) + messages.FLUSH_MESSAGE
+        self._edits.append((at, at, first))
+        self._watch(_COMPLETIONS)
+        self._asking = self._table
+        return self._hold(data, at)
+
+    def _judged(self, table: bytes | None) -> None:
+        """The answer has come, or an error in its place."""
+        table, self._asking = table or self._asking, None
+        self._resume(table=table)
 
     def _rename(
         self, first: bytes, at: int, length: int, start: int, stop: int, name: bytes
@@ -342,6 +393,7 @@ class Speaking(Session):
             self._suspect(_TOO_LONG)
         self._make_way(finding, text, at, runs=False)  # for the columns of EXECUTE
         alone = not self.unsynced
+        self._alone = alone and not self.owed
         self._extended(now)
         name = data[start:stop]
         if name or not alone:
@@ -349,6 +401,8 @@ class Speaking(Session):
         if name:
             body = data[stop + 1 : end] if whole else b""
             first, there = self._statements.parse(name, body, finding, self._batch)
+            if asked_when_bound(data, end, name):
+                self._statements.described(name, self._batch, portal=True)
         else:
             carried = data[at:end] if whole else None
             first = self._statements.parse_unnamed(carried, finding, self._batch, alone)

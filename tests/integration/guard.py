@@ -47,10 +47,12 @@ class Guard(Place):
         *,
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
-        # A command that becomes the guard, and variables of its environment.
+        # A command that becomes the guard, variables of its environment, descriptors it inherits.
         self.prefix = prefix
         self.environment = environment or {}
+        self.pass_fds = pass_fds
         self.folder = Path(tempfile.mkdtemp(prefix="guardproxy-run-"))
         self.config = self.folder / "guardproxy.yaml"
         base: dict[str, Any] = {
@@ -160,6 +162,7 @@ class Guard(Place):
             text=True,
             cwd=self.folder,
             env=environment,
+            pass_fds=self.pass_fds,
         )
 
     def _everything(self) -> str:

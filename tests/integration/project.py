@@ -35,7 +35,7 @@ class Project:
         """Do a scenario of scenarios.py in a new process and give back its result."""
         done = subprocess.run(
             [sys.executable, "-m", RUN, scenario, json.dumps(arguments)],
-            env=self._environment(),
+            env=self.environment(),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -49,7 +49,8 @@ class Project:
         """Several requests, one after the other, in one process."""
         return self.run("requests", paths=paths)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Of a process that is to find the project and its database."""
         inherited = {name: value for name, value in os.environ.items() if name[:2] != "PG"}
         return inherited | {
             "PYTHONPATH": str(ROOT),

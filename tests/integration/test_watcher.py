@@ -14,8 +14,9 @@ from psycopg.errors import TooManyConnections
 
 from guardproxy.ops.activity import Known, NotAllowed, Unanswered, join
 from guardproxy.ops.inquiry import Inquiry
-from guardproxy.settings import Secret, Upstream, Watch
+from guardproxy.settings import Secret, Upstream
 from guardproxy.views import Moment
+from guardproxy.watching import Watch
 from tests.integration.conftest import NewGuard
 from tests.integration.guard import Guard
 from tests.integration.postgres import Postgres
@@ -295,7 +296,7 @@ def test_who_may_not_end_others_is_told_so(old: Postgres) -> None:
 
 def test_idle_ones_past_the_guard_are_ended_and_nobody_else(guard: NewGuard, old: Postgres) -> None:
     """Ours stay, idle or leased, though they have been idle as long."""
-    rules = {"older_than": "1s", "user": "alice", "dry_run": "off", "idle_in_transaction": "1500ms"}
+    rules = {"older_than": "1s", "user": "alice", "dry_run": False, "idle_in_transaction": "1500ms"}
     running = guard(old, pool={"park_after": 0}, watch={**WATCH, "terminate_idle": rules})
     direct: dict[str, Any] = {"sslmode": "disable"}
     with (
@@ -324,7 +325,7 @@ def test_idle_ones_past_the_guard_are_ended_and_nobody_else(guard: NewGuard, old
 
 
 def test_two_guards_leave_each_others_servers_alone(guard: NewGuard, old: Postgres) -> None:
-    rules = {"older_than": "1s", "dry_run": "off"}
+    rules = {"older_than": "1s", "dry_run": False}
     settings = {"pool": {"park_after": 0}, "watch": {**WATCH, "terminate_idle": rules}}
     with (
         guard(old, **settings).connect() as first,

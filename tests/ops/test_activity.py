@@ -16,8 +16,8 @@ from guardproxy.ops.activity import (
     conditions_met,
     victims,
 )
-from guardproxy.settings import TerminateIdle, When
 from guardproxy.views import Activity, Origin, ServerView
+from guardproxy.watching import TerminateIdle, When
 from tests.ops.rows import WATCHER, activity, hidden, row, server
 
 

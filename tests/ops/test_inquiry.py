@@ -8,7 +8,8 @@ import pytest
 
 from guardproxy.ops.activity import Unanswered
 from guardproxy.ops.inquiry import Inquiry, parameters
-from guardproxy.settings import Secret, Upstream, UpstreamTls, Watch
+from guardproxy.settings import Secret, Upstream, UpstreamTls
+from guardproxy.watching import Watch
 
 WATCH = Watch(user="watcher", password=Secret("hunter2"))
 

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from guardproxy.ops import guard
 from guardproxy.ops.activity import NotAllowed, Row, Seen, Unanswered
 from guardproxy.ops.watcher import AT_ONCE, KEPT, SLOWEST, Watcher, in_a_thread
-from guardproxy.settings import Pool, Settings, TerminateIdle, Upstream, Watch, When
+from guardproxy.settings import Pool, Settings, Upstream
 from guardproxy.stats import Tally, Timings
 from guardproxy.views import (
     Activity,
@@ -27,6 +27,7 @@ from guardproxy.views import (
     PoolView,
     ServerView,
 )
+from guardproxy.watching import TerminateIdle, Watch, When
 from tests.ops.rows import NOW, hidden, limits, row, server
 
 ON = Watch(user="watcher")

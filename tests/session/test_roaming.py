@@ -376,6 +376,19 @@ def test_nothing_is_put_back_where_the_reset_has_failed() -> None:
         == idle in transaction (aborted), owed""")
 
 
+@pytest.mark.parametrize("said_", ["Query 'RESET work_mem'", "Bind '' s + Execute '' + Sync"])
+def test_what_is_not_run_in_a_failed_transaction_has_reset_nothing(said_: str) -> None:
+    """Here the client has the server's own value, and not that of its startup, by its own will."""
+    stage = idle("C> Parse s 'RESET work_mem' + Sync\nS> ParseComplete + ReadyForQuery I", MARS)
+    stage.play("C> Query BEGIN\nS> ReadyForQuery T\nC> Query nonsense\nS> ReadyForQuery E")
+    stage.play(f"""
+        C> {said_}
+        S> ErrorResponse ERROR 25P02 aborted + ReadyForQuery E
+        C> Query ROLLBACK
+        S> ReadyForQuery I
+        == idle, owed""")
+
+
 def test_the_failure_of_an_earlier_batch_does_not_undo_a_reset() -> None:
     idle(parameters=MARS).play("""
         C> Query nonsense + Query "RESET work_mem"
