@@ -20,6 +20,10 @@ from guardproxy.watching import TerminateIdle
 APPLICATION_NAME = "guardproxy watcher"
 """By it the guards know each other's watchers."""
 
+MARK = int.from_bytes(b"grdp")
+"""First key of the advisory locks by which guards tell each other their servers; the second is the
+server's pid. They end with the watcher's connection, and everybody may see them."""
+
 _IN_TRANSACTION = ("idle in transaction", "idle in transaction (aborted)")
 
 

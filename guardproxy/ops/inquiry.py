@@ -16,6 +16,7 @@ import psycopg
 
 from guardproxy.ops.activity import (
     APPLICATION_NAME,
+    MARK,
     Limits,
     NotAllowed,
     Row,
@@ -29,9 +30,6 @@ from guardproxy.watching import Watch
 
 T = TypeVar("T")
 
-MARK = int.from_bytes(b"grdp")
-"""First key of the advisory locks by which guards tell each other their servers; the second is the
-server's pid. They end with the watcher's connection, and everybody may see them."""
 STATEMENT_TIMEOUT = 5.0
 """Seconds for a question; a PostgreSQL in need of longer has other worries."""
 
