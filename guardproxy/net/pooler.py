@@ -402,6 +402,10 @@ class Pooler:
                 orders += self.admission.top_up(account.pool, least, self.now())
         self.carry_out(orders)
 
+    @property
+    def cap(self) -> int:
+        return self.admission.cap
+
     def fit(self, cap: int) -> None:
         """This is the cap now: what is beyond it goes, at once or when next free; who waits and
         fits under it is served."""

@@ -101,8 +101,8 @@ NOTHING = Activity(None, "", "", 0, 0, 0, 0, (), 0, 0)
 
 def join(seen: Seen, known: Known) -> Activity:
     """PostgreSQL's backends, each with whose it is."""
-    ours = {server.backend_pid: server for server in known.servers if server.backend_pid}
-    backends = tuple(_backend(row, ours.get(row.pid), seen.limits, known) for row in seen.rows)
+    ours = _Ours(known)
+    backends = tuple(_backend(row, ours.find(row), seen.limits) for row in seen.rows)
     counted = [backend for backend in backends if backend.origin in COUNTED]
     limits = seen.limits
     return Activity(
@@ -119,9 +119,40 @@ def join(seen: Seen, known: Known) -> Activity:
     )
 
 
-def _backend(row: Row, server: ServerView | None, limits: Limits, known: Known) -> BackendView:
-    if server is not None and not _is_ours(row, server, known):
-        server = None
+class _Ours:
+    """Our servers, to be found among PostgreSQL's processes."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._by_pid = {server.backend_pid: server for server in known.servers}
+        # On their way in: PostgreSQL counts them before it has told us a pid.
+        self._by_port = {
+            (server.local_address, server.local_port): server
+            for server in known.servers
+            if not server.backend_pid
+        }
+
+    def find(self, row: Row) -> ServerView | None:
+        server = self._by_pid.get(row.pid)
+        if server is not None and self._are_one(row, server):
+            return server
+        return self._by_port.get((row.address, row.port)) if row.port > 0 else None
+
+    def _are_one(self, row: Row, server: ServerView) -> bool:
+        """Whether they are the same process: pids come again, and two hosts have them both.
+
+        A port or an age must agree too; on a way that changes addresses (NAT) ports do not. Ages
+        are each told by one clock, so clocks that differ do no harm.
+        """
+        if (row.user, row.database) != (server.user, server.database):
+            return False
+        if row.age is None or (row.port > 0 and row.port == server.local_port):
+            return True
+        own = self._known.moment.age(server.opened_at)
+        return abs(own - row.age) <= self._known.slack
+
+
+def _backend(row: Row, server: ServerView | None, limits: Limits) -> BackendView:
     return BackendView(
         pid=row.pid,
         origin=_origin(row, server, limits),
@@ -144,19 +175,6 @@ def _backend(row: Row, server: ServerView | None, limits: Limits, known: Known) 
         started=row.backend_start or "",
         changed=row.state_change or "",
     )
-
-
-def _is_ours(row: Row, server: ServerView, known: Known) -> bool:
-    """Whether they are the same process: pids come again, and two hosts have them both.
-
-    A port or an age must agree too; on a host that changes addresses (NAT) ports do not. Ages are
-    each told by one clock, so clocks that differ do no harm.
-    """
-    if (row.user, row.database) != (server.user, server.database):
-        return False
-    if row.age is None or (row.port > 0 and row.port == server.local_port):
-        return True
-    return abs(known.moment.age(server.opened_at) - row.age) <= known.slack
 
 
 def _origin(row: Row, server: ServerView | None, limits: Limits) -> Origin:

@@ -47,6 +47,9 @@ class Looks(Protocol):
 class Valve(Protocol):
     """The cap, where it is not a fixed number."""
 
+    @property
+    def cap(self) -> int: ...
+
     def fit(self, cap: int) -> None:
         """This is the cap now; what is beyond it goes, at once or when next free."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.python.failure import Failure
 
 from guardproxy.ops.activity import (
@@ -96,6 +96,7 @@ class Watcher:
         self._log = log
         self._clock = clock
         self._aside = aside
+        self._one = DeferredLock()  # question at a time: a connection cannot take two
         self._new_inquiry = inquiry
         self._settings: Settings | None = None
         self._inquiry: Asks | None = None
@@ -123,7 +124,7 @@ class Watcher:
             self._asking.append(waiter)
             return waiter
         self._asking = [waiter]
-        Deferred.fromCoroutine(self._look(self._inquiry)).addErrback(self._fault)
+        Deferred.fromCoroutine(self._look(self._inquiry))
         return waiter
 
     def terminate_idle(
@@ -160,8 +161,11 @@ class Watcher:
         self._rest()
         self._activity, self._failures = NOTHING, 0
         self._said.clear()
-        if inquiry is not None and self._asking is None:
-            self._aside(inquiry.close).addErrback(self._fault)
+        if inquiry is not None:
+            self._ask(inquiry.close).addErrback(self._fault)
+
+    def _ask(self, work: Callable[[], T]) -> Deferred[T]:
+        return self._one.run(self._aside, work)
 
     def _rest(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -185,28 +189,28 @@ class Watcher:
 
     def _unused(self, inquiry: Asks) -> None:
         self._timer = None
-        if self._asking is None:
-            self._aside(inquiry.close).addErrback(self._fault)
+        self._ask(inquiry.close).addErrback(self._fault)
 
     # -- a look -----------------------------------------------------------------------------------
 
     async def _look(self, inquiry: Asks) -> None:
         try:
             await self._seen(inquiry)
-        finally:
-            waiters, self._asking = self._asking or [], None
-            if inquiry is self._inquiry:
-                self._again(inquiry)
-            else:  # other settings have come meanwhile
-                self._aside(inquiry.close).addErrback(self._fault)
-                self._begin()
-            for waiter in waiters:
-                waiter.callback(self._activity)
+        except Exception:  # a fault of ours must not end the watch
+            self._fault(Failure())
+            self._activity = replace(self._activity, failure="a fault of the guard; see its log")
+        waiters, self._asking = self._asking or [], None
+        if inquiry is self._inquiry:
+            self._again(inquiry)
+        else:  # other settings have come meanwhile
+            self._begin()
+        for waiter in waiters:
+            waiter.callback(self._activity)
 
     async def _seen(self, inquiry: Asks) -> None:
         before = self._looks.servers()
         try:
-            seen = await self._aside(lambda: inquiry.look(_pids(before)))
+            seen = await self._ask(lambda: inquiry.look(_pids(before)))
         except Unanswered as error:
             if inquiry is self._inquiry:
                 self._failed(str(error))
@@ -216,7 +220,7 @@ class Watcher:
             return
         self._failures = 0
         self._over("watch_failed", "watch_restored")
-        self._activity = join(seen, self._known(before, settings))
+        self._activity = join(seen, self._known(before, seen, settings))
         self._tell_hidden(self._activity)
         if settings.pool.max_server_connections == "auto":
             self._follow_on(self._activity)
@@ -224,15 +228,17 @@ class Watcher:
         if conditions_met(self._activity, rules):
             await self._terminate(inquiry, rules, self._activity)
 
-    def _known(self, before: list[ServerView], settings: Settings) -> Known:
+    def _known(self, before: list[ServerView], seen: Seen, settings: Settings) -> Known:
         """Servers opened or closed while PostgreSQL was asked may be in its answer."""
         servers = {server.id: server for server in (*before, *self._looks.servers())}
+        limited = seen.limits.roles or seen.limits.databases
+        pools = self._looks.pools() if limited else ()  # for that it walks over all clients
         return Known(
             servers=tuple(servers.values()),
             moment=self._looks.moment(),
             slack=settings.upstream.connect_timeout + 5.0,
             reserve=settings.watch.reserve,
-            pools=frozenset((pool.user, pool.database) for pool in self._looks.pools()),
+            pools=frozenset((pool.user, pool.database) for pool in pools),
         )
 
     def _failed(self, why: str) -> None:
@@ -241,7 +247,7 @@ class Watcher:
         self._once("watch_failed", why=why)
 
     def _follow_on(self, activity: Activity) -> None:
-        cap = self._looks.overview().cap
+        cap = self._valve.cap
         new = self._follow.next(cap, activity.allowed)
         if new != cap:
             self._log.info(
@@ -281,7 +287,9 @@ class Watcher:
         if rules.dry_run:
             self._would(found)
             return tuple(found)
-        ended, wrong = await self._aside(lambda: _end(inquiry, found[:AT_ONCE]))
+        if not found:
+            return ()
+        ended, wrong = await self._ask(lambda: _end(inquiry, found[:AT_ONCE]))
         for backend in ended:
             self._say("terminated", backend)
         if isinstance(wrong, NotAllowed):
@@ -294,11 +302,10 @@ class Watcher:
 
     def _would(self, found: list[BackendView]) -> None:
         """Each is named once, not at each look."""
-        named = {(backend.pid, backend.started): backend for backend in found}
-        for who, backend in named.items():
-            if who not in self._told:
-                self._say("would_terminate", backend)
-        self._told = set(named)
+        new = [backend for backend in found if _name(backend) not in self._told][:AT_ONCE]
+        for backend in new:
+            self._say("would_terminate", backend)
+        self._told = (self._told & set(map(_name, found))) | set(map(_name, new))
 
     def _say(self, event: str, backend: BackendView) -> None:
         self.ended[event] += 1
@@ -354,6 +361,11 @@ def _end(
         except (NotAllowed, Unanswered) as wrong:
             return ended, wrong
     return ended, None
+
+
+def _name(backend: BackendView) -> tuple[int, str]:
+    """Pids come again."""
+    return backend.pid, backend.started
 
 
 def _pids(servers: list[ServerView]) -> frozenset[int]:

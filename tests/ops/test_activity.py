@@ -48,7 +48,10 @@ def test_ours_are_told_with_the_client_they_serve() -> None:
         ({"port": -1, "address": ""}, {"local_port": 0}, True),  # a Unix socket
         ({"port": -1, "address": "", "age": 5.0}, {"local_port": 0}, False),
         ({}, {"backend_pid": 12}, False),
-        ({}, {"backend_pid": 0}, False),  # on its way; PostgreSQL has not told its pid
+        ({}, {"backend_pid": 0}, True),  # on its way; PostgreSQL has not told its pid
+        ({"user": "", "database": ""}, {"backend_pid": 0}, True),  # nor heard who it is
+        ({"port": 1}, {"backend_pid": 0}, False),
+        ({"port": -1, "address": ""}, {"backend_pid": 0, "local_port": 0}, False),
     ],
 )
 def test_a_pid_alone_is_not_believed(

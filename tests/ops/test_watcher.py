@@ -225,6 +225,16 @@ def test_a_failure_keeps_the_last_view(stage: Stage) -> None:
     assert (seen.failure, len(seen.backends), seen.at) == ("gone", 1, NOW.now)
 
 
+def test_a_fault_of_ours_is_told_and_ends_nothing(stage: Stage) -> None:
+    stage.guard.moment = lambda: None  # type: ignore[assignment, return-value, method-assign]
+    stage.take()
+    assert "Traceback" in str(stage.guard.said("fault"))
+    assert stage.watcher.activity().failure == "a fault of the guard; see its log"
+    del stage.guard.moment
+    stage.wait(10.0)
+    assert stage.watcher.activity().failure == ""
+
+
 def test_other_settings_make_another_connection(stage: Stage) -> None:
     stage.take()
     stage.take()
@@ -367,6 +377,14 @@ def test_conditions_hold_for_the_interval_not_for_who_asks(stage: Stage) -> None
     assert stage.ended == []
     found = result(stage.watcher.terminate_idle())
     assert [backend.pid for backend in found] == stage.ended == [11, 12]
+
+
+def test_a_dry_run_names_no_more_at_once_than_the_log_tells(stage: Stage) -> None:
+    stage.rows = old(*range(100, 100 + AT_ONCE + 10))
+    stage.take(replace_watch(TerminateIdle(older_than=60.0)))
+    assert len(stage.guard.said("would_terminate")) == AT_ONCE
+    stage.wait(10.0)
+    assert len(stage.guard.said("would_terminate")) == AT_ONCE + 10
 
 
 def test_who_asks_may_say_how_old_and_whether_it_is_meant(stage: Stage) -> None:
