@@ -67,6 +67,7 @@ class ClientLink(TwistedProtocol):
         self.paused = False  # while it waits: its backlog is full
         self.wait_timer: Timer | None = None  # perhaps of an earlier wait: it looks when it fires
         self.wait_due = 0.0  # when it fires
+        self.dismissed = -1.0  # since when it was idle, when an operator sent it away
         self.told_pins: dict[PinReason, Pin] = {}  # those the log knows of
         self.doors: list[Door[ClientLink]] = []
         self.at_the_door: Deferred[None] | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from guardproxy.errors import GuardError, LoginRefused
+from guardproxy.errors import DatabaseDisabled, GuardError, LoginRefused
 from guardproxy.net import tls
 from guardproxy.net.logins import Logins
 from guardproxy.net.people import describe, who
@@ -70,6 +70,8 @@ class Entrance:
         return self._deadline(client, self.logins.answer(client, step))
 
     def _enter(self, client: ClientLink, request: Request) -> Deferred[Any]:
+        if request.database in self.pooler.disabled:
+            raise DatabaseDisabled(f"database does not allow connections: {request.database}")
         if self.settings.listen.tls.mode == "verify-full":
             name = tls.common_name(client.transport.tls)
             if name != request.user:

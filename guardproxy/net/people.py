@@ -89,6 +89,12 @@ def wait_error(pooler: Pooler, client: ClientLink, waited: float) -> GuardError:
             failure.message,
             detail=f"Tried again for {waited:.1f} s (pool.query_wait_timeout).",
         )
+    if pool is not None and pool in pooler.admission.pauses:
+        return QueryWaitTimeout(
+            f"query_wait_timeout: {pool.name.database} has been paused by an operator for the "
+            f"{waited:.1f} s since this client wants a server",
+            hint="RESUME on the console lets it go on.",
+        )
     if client.at_the_door is not None:
         return QueryWaitTimeout(
             f"query_wait_timeout: {waited:.1f} s at the door, "

@@ -30,6 +30,7 @@ from guardproxy.net.streams import Clock
 from guardproxy.net.upstream import Upstream
 from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
+from guardproxy.pool.surplus import surplus
 from guardproxy.session.commands import Command, Evacuate
 from guardproxy.session.conversations import Credential
 from guardproxy.session.login import Request
@@ -79,6 +80,7 @@ class Pooler:
         self.packets: WeakKeyDictionary[ClientPool, bytes] = WeakKeyDictionary()
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
         self.draining = False
+        self.disabled: set[str] = set()  # databases nobody is let into, by an operator's word
         self.started_at = self.now()
         self._orders: list[Order[Holder]] | None = None  # being carried out
         self._numbers = itertools.count(1)
@@ -146,7 +148,7 @@ class Pooler:
         elif command is Command.LEAVE:
             client.close(Reason.CLIENT_LEFT)
         elif command is Command.EXPIRE:
-            client.end(janitor.idle_too_long(client, self.now()))
+            client.end(janitor.why_it_ends(client, self.now()))
         elif command is Command.TELL_SERVER:
             words, session.for_server = session.for_server, b""
             client.server.transport.write(words)  # type: ignore[union-attr]
@@ -410,7 +412,7 @@ class Pooler:
         """This is the cap now: what is beyond it goes, at once or when next free; who waits and
         fits under it is served."""
         self.admission.cap = cap
-        for server in self.admission.surplus():
+        for server in surplus(self.admission):
             self.retire(self.links[server], Reason.OVER_CAP)
         self.carry_out(self.admission.assign(self.now()))
 

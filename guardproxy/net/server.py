@@ -69,7 +69,7 @@ class ServerLink(Caller):
             client.transport.write(reply)  # type: ignore[union-attr]
         if session.commands:
             self.pooler.obey(client)  # type: ignore[arg-type]
-        elif self.admission.waiting and session.movable and not self._cancels:
+        elif self.admission.alert and session.movable and not self._cancels:
             self.pooler.could_give(self, now)
 
     def lend(self, client: ClientLink, session: Session) -> None:
@@ -195,7 +195,7 @@ class ServerLink(Caller):
         if self._uncancelled is not None:
             waiting, self._uncancelled = self._uncancelled, None
             waiting.callback(None)
-        elif self.admission.waiting and self.session is not None and self.session.movable:
+        elif self.admission.alert and self.session is not None and self.session.movable:
             self.pooler.could_give(self, monotonic())
 
     def uncancelled(self) -> Deferred[None]:

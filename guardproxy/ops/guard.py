@@ -83,3 +83,42 @@ class Watching(Protocol):
     @property
     def ended(self) -> Mapping[str, int]:
         """How many have been "terminated", and in a dry run "would_terminate", so far."""
+
+
+class Verbs(Protocol):
+    """What can be asked for. A database of None is all of them.
+
+    Declined says why something was not done. What a Deferred stands for has begun and is waited
+    for; cancel it to give it up.
+    """
+
+    def pause(self, database: str | None = None) -> Deferred[None]:
+        """Nobody gets a server there any more; fires when all servers are gone.
+
+        Who has one keeps it to the end of its transaction. Given up, it is resumed.
+        """
+
+    def resume(self, database: str | None = None) -> None: ...
+
+    def reconnect(self, database: str | None = None) -> None:
+        """Every server there is closed as soon as it is free, and another opened when needed."""
+
+    def wait_close(self, database: str | None = None) -> Deferred[None]:
+        """Fires when none is left that should be closed: RECONNECT or new settings have done."""
+
+    def kill(self, database: str | None = None) -> None:
+        """End all clients and servers there now; who comes after waits for `resume`."""
+
+    def kill_client(self, number: int) -> bool:
+        """End it, its query cancelled, its transaction rolled back; False if it is not there."""
+
+    def close_idle(self, database: str | None = None, older_than: float = 0.0) -> int:
+        """Close who has been idle, out of a transaction and not pinned, for so many seconds.
+
+        Returns how many; those of them who LISTEN (their servers are asked) stay.
+        """
+
+    def disable(self, database: str) -> None:
+        """Let nobody into it any more; who is in stays."""
+
+    def enable(self, database: str) -> None: ...

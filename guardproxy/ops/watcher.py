@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from traceback import format_exc
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
@@ -197,7 +198,7 @@ class Watcher:
         try:
             await self._seen(inquiry)
         except Exception:  # a fault of ours must not end the watch
-            self._fault(Failure())
+            self._log.warning("fault", traceback=format_exc())
             self._activity = replace(self._activity, failure="a fault of the guard; see its log")
         waiters, self._asking = self._asking or [], None
         if inquiry is self._inquiry:

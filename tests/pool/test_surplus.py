@@ -1,8 +1,9 @@
-"""Admission by example: whose servers go when the cap is lowered (pool/admission.py: surplus)."""
+"""Admission by example: whose servers go when the cap is lowered (pool/surplus.py)."""
 
 from __future__ import annotations
 
 from guardproxy.errors import Reason
+from guardproxy.pool.surplus import surplus
 from tests.pool.house import House, words
 
 
@@ -10,7 +11,7 @@ def test_within_the_cap_nobody_goes() -> None:
     house = House(cap=2)
     house.leased("anna", "shop")
     house.leased("bert", "shop")
-    assert house.admission.surplus() == []
+    assert surplus(house.admission) == []
 
 
 def test_the_idle_first_then_who_can_move_then_the_rest() -> None:
@@ -20,9 +21,9 @@ def test_the_idle_first_then_who_can_move_then_the_rest() -> None:
     early = house.movable_lease("carl", "blog", since=1.0)
     old = house.idle("wiki")
     house.admission.cap = 0
-    assert house.admission.surplus() == [old, early, late, busy]
+    assert surplus(house.admission) == [old, early, late, busy]
     house.admission.cap = 2
-    assert house.admission.surplus() == [old, early]
+    assert surplus(house.admission) == [old, early]
 
 
 def test_who_is_going_already_counts() -> None:
@@ -31,9 +32,9 @@ def test_who_is_going_already_counts() -> None:
     house.admission.cap = 1
     house.admission.close(first, Reason.DIRTY, 0.0)
     second.retiring = Reason.OVER_CAP
-    assert house.admission.surplus() == []
+    assert surplus(house.admission) == []
     house.admission.cap = 0
-    assert house.admission.surplus() == [third]
+    assert surplus(house.admission) == [third]
 
 
 def test_what_is_freed_above_the_cap_goes_though_somebody_waits() -> None:
@@ -42,7 +43,7 @@ def test_what_is_freed_above_the_cap_goes_though_somebody_waits() -> None:
     house.leased("bert", "shop")
     house.ask("carl", "shop")
     house.admission.cap = 1
-    for going in house.admission.surplus():
+    for going in surplus(house.admission):
         going.retiring = Reason.OVER_CAP
     assert words(house.released(server)) == ["close shop over_cap"]
     assert house.gone(server) == []
