@@ -210,6 +210,9 @@ class Activity:
         """How many slots of max_connections are taken."""
         return sum(backend.origin in COUNTED for backend in self.backends)
 
+    def of(self, origin: Origin) -> int:
+        return sum(backend.origin is origin for backend in self.backends)
+
     @property
     def hidden(self) -> int:
         return sum(backend.hidden for backend in self.backends)

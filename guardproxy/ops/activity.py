@@ -217,20 +217,28 @@ def _left(limits: Mapping[str, int], names: set[str], taken: list[str]) -> float
 
 class Follow:
     """The cap that follows what is allowed: down at once, up half of the way and only to what was
-    allowed in the last three looks, for who has just gone often comes again."""
+    allowed in the last three looks, for who has just gone often comes again.
+
+    Other guards see the same room, and the same lack of it: each takes, or gives up, its share.
+    What cannot be shared stays free, or they would all take it, give it up, and take it again.
+    """
 
     def __init__(self) -> None:
         self._last: deque[int] = deque(maxlen=3)
 
-    def next(self, cap: int, allowed: int) -> int:
+    def next(self, cap: int, used: int, allowed: int, guards: int = 1) -> int:
+        """`guards`: how many follow, ourselves included. `used`: the servers we have."""
         first = not self._last
         self._last.append(allowed)
         least = min(self._last)
         if first:
-            return allowed
-        if least <= cap:
-            return min(cap, allowed)
-        return cap + math.ceil((least - cap) / 2)
+            return max(min(cap, allowed), math.ceil(allowed / guards))
+        if allowed < cap:
+            return max(allowed, used - math.ceil((used - allowed) / guards))
+        if least > cap:
+            room = least - cap
+            return cap + (room // guards if guards > 1 else math.ceil(room / 2))
+        return cap
 
 
 # -- who is to be ended ----------------------------------------------------------------------------

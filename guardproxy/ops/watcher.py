@@ -29,7 +29,7 @@ from guardproxy.ops.activity import (
 )
 from guardproxy.ops.guard import Looks, Says, Valve
 from guardproxy.settings import Settings, Upstream
-from guardproxy.views import Activity, BackendView, ServerView
+from guardproxy.views import Activity, BackendView, Origin, ServerView
 from guardproxy.watching import TerminateIdle, Watch
 
 T = TypeVar("T")
@@ -249,7 +249,8 @@ class Watcher:
 
     def _follow_on(self, activity: Activity) -> None:
         cap = self._valve.cap
-        new = self._follow.next(cap, activity.allowed)
+        used, guards = activity.of(Origin.OURS), max(activity.of(Origin.WATCHER), 1)
+        new = self._follow.next(cap, used, activity.allowed, guards)
         if new != cap:
             self._log.info(
                 "cap_changed",

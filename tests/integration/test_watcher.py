@@ -117,6 +117,38 @@ def _keep_busy(clients: list[Any], stop: threading.Event, wrong: list[Exception]
         turn += 1
 
 
+def test_two_guards_share_what_there_is(guard: NewGuard, small: Postgres) -> None:
+    """Under load on both they come to rest with the reserve free, and no client has an error."""
+    ordinary = 17 if small.version < 16 else 15
+    settings = {"pool": {"max_server_connections": "auto"}, "watch": {**WATCH, "reserve": 4}}
+    with ExitStack() as stack:
+        guards = [guard(small, **settings) for _ in range(2)]
+        eventually(lambda: len(small.sessions(user="watcher")) == 2)
+        stop = threading.Event()
+        wrong: list[Exception] = []
+        workers = [
+            threading.Thread(
+                target=_keep_busy, args=([stack.enter_context(each.connect())], stop, wrong)
+            )
+            for each in guards
+            for _ in range(ordinary)
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            eventually(lambda: small.count_sessions() >= ordinary - 4 - 1, why="both have grown")
+            for _ in range(3):
+                eventually(
+                    lambda: small.count_sessions() <= ordinary - 4, why="the reserve is free"
+                )
+                stack.enter_context(small.connect(sslmode="disable"))
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join()
+        assert wrong == []
+
+
 def test_without_it_direct_clients_are_refused(guard: NewGuard, small: Postgres) -> None:
     """The control: a fixed cap that fills PostgreSQL."""
     running = guard(small, pool={"max_server_connections": 20, "mode": "session"})

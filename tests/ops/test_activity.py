@@ -146,10 +146,10 @@ def test_limits_of_roles_add_up_and_bound_nothing_where_one_has_none() -> None:
     assert activity(servers=two, roles={"alice": 4}).allowed == 17
 
 
-def caps(start: int, *allowed: int) -> list[int]:
+def caps(start: int, *allowed: int, used: int = 0, guards: int = 1) -> list[int]:
     follow, cap, found = Follow(), start, []
     for each in allowed:
-        cap = follow.next(cap, each)
+        cap = follow.next(cap, min(used, cap), each, guards)
         found.append(cap)
     return found
 
@@ -161,6 +161,7 @@ def test_the_first_look_is_believed() -> None:
 
 def test_it_falls_at_once() -> None:
     assert caps(5, 17, 9, 3) == [17, 9, 3]
+    assert caps(5, 17, 9, 3, used=17) == [17, 9, 3]
 
 
 def test_it_grows_by_halves_after_three_looks() -> None:
@@ -171,15 +172,50 @@ def test_who_comes_and_goes_does_not_make_it_sway() -> None:
     assert caps(5, 17, 16, 17, 16, 17, 16) == [17, 16, 16, 16, 16, 16]
 
 
-@given(st.lists(st.integers(1, 100), min_size=1), st.integers(1, 100))
-def test_it_is_never_more_than_what_is_allowed(allowed: list[int], start: int) -> None:
-    for cap, each in zip(caps(start, *allowed), allowed, strict=True):
+@given(st.lists(st.integers(1, 100), min_size=1), st.integers(1, 100), st.integers(0, 100))
+def test_alone_it_is_never_more_than_what_is_allowed(
+    allowed: list[int], start: int, used: int
+) -> None:
+    for cap, each in zip(caps(start, *allowed, used=used), allowed, strict=True):
         assert 1 <= cap <= each
 
 
-@given(st.integers(1, 100), st.integers(1, 100))
-def test_it_comes_to_what_is_allowed_in_the_end(first: int, then: int) -> None:
-    assert caps(5, first, *[then] * 12)[-1] == then
+@given(st.integers(1, 100), st.integers(1, 100), st.integers(1, 9))
+def test_it_comes_to_what_is_allowed_in_the_end(first: int, then: int, guards: int) -> None:
+    end = caps(5, first, *[then] * 99, guards=guards)[-1]
+    assert then - guards < end <= then
+
+
+def test_of_several_guards_each_begins_with_its_share() -> None:
+    assert caps(5, 18, guards=3) == [6]
+    assert caps(5, 6, guards=3) == [5]
+
+
+def test_and_gives_up_its_share_of_what_is_too_much_but_no_room_it_does_not_use() -> None:
+    assert Follow().next(9, 9, 9) == 9
+    for used, cap in ((9, 7), (5, 4), (4, 3), (0, 3)):
+        follow = Follow()
+        follow.next(9, used, 9)
+        assert follow.next(9, used, 3, guards=3) == cap
+
+
+@given(st.integers(2, 6), st.integers(3, 60), st.data())
+def test_several_guards_under_load_come_to_rest_within_what_there_is(
+    guards: int, room: int, data: st.DataObject
+) -> None:
+    """Each uses all that its cap allows, as long as PostgreSQL has it."""
+    room = max(room, guards)
+    follows = [Follow() for _ in range(guards)]
+    now = data.draw(st.lists(st.integers(1, room), min_size=guards, max_size=guards))
+    for follow, cap in zip(follows, now, strict=True):
+        follow.next(cap, cap, cap)
+    for _ in range(60):
+        allowed = [max(1, room - sum(now) + own) for own in now]
+        now = [
+            follow.next(own, own, each, guards)
+            for follow, own, each in zip(follows, now, allowed, strict=True)
+        ]
+    assert sum(now) <= room
 
 
 # -- who is ended ----------------------------------------------------------------------------------

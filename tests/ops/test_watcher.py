@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from guardproxy.ops import guard
-from guardproxy.ops.activity import NotAllowed, Row, Seen, Unanswered
+from guardproxy.ops.activity import APPLICATION_NAME, NotAllowed, Row, Seen, Unanswered
 from guardproxy.ops.watcher import AT_ONCE, KEPT, SLOWEST, Watcher, in_a_thread
 from guardproxy.settings import Pool, Settings, Upstream
 from guardproxy.stats import Tally, Timings
@@ -28,7 +28,7 @@ from guardproxy.views import (
     ServerView,
 )
 from guardproxy.watching import TerminateIdle, Watch, When
-from tests.ops.rows import NOW, hidden, limits, row, server
+from tests.ops.rows import NOW, WATCHER, hidden, limits, row, server
 
 ON = Watch(user="watcher")
 ENDING = TerminateIdle(older_than=60.0, dry_run=False)
@@ -318,6 +318,12 @@ def test_the_cap_follows_and_says_so_when_it_changes(stage: Stage) -> None:
         "max_connections": 20,
         "connections": 4,
     }
+
+
+def test_where_other_guards_watch_it_begins_with_its_share(stage: Stage) -> None:
+    stage.rows = [row(WATCHER), row(12, application_name=APPLICATION_NAME)]
+    stage.take(pool=Pool(max_server_connections="auto"))
+    assert stage.guard.cap == (20 - 3 - 2 - 3) / 2
 
 
 def test_a_cap_that_is_a_number_stays(stage: Stage) -> None:
