@@ -12,6 +12,7 @@ import resource
 import signal
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__, files
@@ -21,7 +22,9 @@ from guardproxy.ops.gate import Gate
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
+    from guardproxy.ops.watcher import Watcher
     from guardproxy.ops.web import Web
+    from guardproxy.settings import Settings
 
 STOPPED, CANNOT_LISTEN, CUT = 0, 3, 4
 """Exit codes; 1 is a wrong configuration, 2 wrong usage."""
@@ -75,6 +78,7 @@ class Application:
         self._reloads: Counter[str] = Counter()
         self._service: GuardService | None = None
         self._web: Web | None = None
+        self._watcher: Watcher | None = None
 
     def run(self) -> int:
         from guardproxy.net import log, systemd
@@ -85,6 +89,7 @@ class Application:
         self._log = log.Log(wants=self._observer.wants)
         self._notifier = systemd.Notifier(os.environ, os.getpid())
         _raise_descriptor_limit()
+        _check_watch(settings)
         try:
             self._service = service = GuardService(settings, self._reactor, self._log)
             service.over.addCallback(self._stopped)
@@ -96,6 +101,7 @@ class Application:
         except OSError as error:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
+        self._look_at_postgresql(settings)
         self._loop.call_soon(self._ready, service)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
@@ -137,12 +143,30 @@ class Application:
         where = " and ".join(service.addresses())
         page = f", page {self._web.address}" if self._web else ""
         pool = service.settings.pool
+        cap = str(pool.max_server_connections)
+        if cap == "auto":
+            cap += f" (first {pool.first_cap})"
         print(  # noqa: T201 the one line for people and for those who start us
             f"guardproxy {__version__} listening on {where}, "
             f"upstream {service.pooler.upstream}, mode {pool.mode}, "
-            f"cap {pool.max_server_connections} server connections{page}",
+            f"cap {cap} server connections{page}",
             flush=True,
         )
+
+    def _look_at_postgresql(self, settings: Settings) -> None:
+        """Look at PostgreSQL's own view, or no longer. psycopg is loaded where it is wanted."""
+        if self._watcher is None and settings.watch.user:
+            from guardproxy.net.looks import Looks
+            from guardproxy.ops.inquiry import Inquiry
+            from guardproxy.ops.watcher import Watcher, in_a_thread
+
+            assert self._service is not None
+            pooler, reactor = self._service.pooler, self._reactor
+            self._watcher = Watcher(
+                Looks(pooler), pooler, self._log, reactor, in_a_thread(reactor), Inquiry
+            )
+        if self._watcher is not None:
+            self._watcher.take(settings)
 
     # -- its phases --------------------------------------------------------------------------------
 
@@ -195,6 +219,8 @@ class Application:
 
     def _stopped(self, clean: bool) -> None:
         self._exit = STOPPED if clean else CUT
+        if self._watcher is not None:
+            self._watcher.stop()
         self._log.info("stopped", clean=clean)
         grace = 0.0 if clean else FORCED_GRACE
         self._reactor.callLater(grace, self._reactor.stop)
@@ -234,6 +260,7 @@ class Application:
         if self._service.phase is not Phase.SERVING:
             raise ConfigError([f"nothing is taken any more: the guard is {self._service.phase}"])
         old, new = self._loaded.settings, loaded.settings
+        _check_watch(new)
         if fixed := needs_restart(old, new):
             raise ConfigError([f"{key}: can only be changed by a restart" for key in fixed])
         try:
@@ -247,6 +274,7 @@ class Application:
         told = changes(old, new) + files.rewritten(old, new, self._files, found)
         self._loaded, self._files = loaded, found
         self._log.info("reloaded", what="; ".join(map(str, told)) or "nothing has changed")
+        self._look_at_postgresql(new)
         self._watch()
         return told
 
@@ -288,6 +316,16 @@ class Application:
             else:
                 self._refusal = None
         self._watch()
+
+
+def _check_watch(settings: Settings) -> None:
+    """ConfigError where psycopg or the libpq it needs is missing."""
+    if settings.watch.user:
+        try:
+            import_module("guardproxy.ops.inquiry")
+        except ImportError as error:
+            said = f"{str(error).splitlines()[0]}; watching needs: pip install 'guardproxy[watch]'"
+            raise ConfigError([f"watch.user: {said}"]) from None
 
 
 def _raise_descriptor_limit() -> None:

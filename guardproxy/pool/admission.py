@@ -370,7 +370,7 @@ class Admission(Generic[Holder]):
             return None
         return self.idle_since(server.holder)
 
-    def _movable(self) -> list[Server[Holder]]:
+    def movable(self) -> list[Server[Holder]]:
         """Leased servers that could be asked for, whose sessions have been idle longest first."""
         if self.idle_since is None:
             return []
@@ -426,7 +426,7 @@ class Admission(Generic[Holder]):
         return []
 
     def _idle_longest(self, pool: Pool[Holder]) -> Server[Holder] | None:
-        """The first of `_movable` in this pool."""
+        """The first of `movable` in this pool."""
         found, least, idle_since = None, 0.0, self.idle_since
         if idle_since is None:
             return None
