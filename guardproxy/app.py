@@ -195,27 +195,28 @@ class Application:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _terminate(self) -> None:
-        """SIGTERM: end soon; the second time, now."""
+        """SIGTERM: end, after the delay."""
+        assert self._service is not None
+        self._end(self._service.terminate)
+
+    def _interrupt(self) -> None:
+        """SIGINT: end; somebody sits there and waits."""
+        assert self._service is not None
+        self._end(self._service.drain)
+
+    def _end(self, begin: Callable[[], None]) -> None:
+        """The first signal begins it, any other cuts it short."""
         assert self._service is not None
         if self._told_to_stop:
             self._service.cut()
         else:
             self._told_to_stop = True
-            self._service.terminate()
+            begin()
 
     def _quit(self) -> None:
         """Told over HTTP: as one SIGTERM, however often."""
         assert self._service is not None
         self._reactor.callLater(LAST_WORD, self._service.terminate)
-
-    def _interrupt(self) -> None:
-        """SIGINT: begin to end; as the second signal, end now."""
-        assert self._service is not None
-        if self._told_to_stop:
-            self._service.cut()
-        else:
-            self._told_to_stop = True
-            self._service.drain()
 
     def _stopped(self, clean: bool) -> None:
         self._exit = STOPPED if clean else CUT
