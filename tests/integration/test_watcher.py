@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -164,6 +165,37 @@ def test_without_it_direct_clients_are_refused(guard: NewGuard, small: Postgres)
             direct()
 
 
+def test_over_a_unix_socket_ours_are_known_too(guard: NewGuard, old: Postgres) -> None:
+    """There are no ports to know them by: the cap would fall with each of them."""
+    settings = {"pool": {"max_server_connections": "auto"}, "watch": WATCH}
+    with ExitStack() as stack:
+        admin = stack.enter_context(old.admin())
+        running = guard(old, upstream={"host": str(old.folder)}, **settings)
+        free = 30 - 3 - 1 - 1 - 3
+        eventually(lambda: cap_of(running) == free, why="the first look")
+        for _ in range(4):
+            stack.enter_context(running.connect()).execute("select 1")
+        look_thrice(admin)
+    assert cap_of(running) == free
+    assert running.log().count("cap_changed") == 1
+
+
+def look_thrice(admin: psycopg.Connection[Any], user: str = "watcher") -> None:
+    """Wait for three more looks of a watcher."""
+
+    def last() -> Any:
+        asked = "select max(state_change) from pg_stat_activity where usename = %s"
+        return admin.execute(asked, [user]).fetchone()
+
+    for _ in range(3):
+        before = last()
+        eventually(partial(_differs, last, before), why="it looks again")
+
+
+def _differs(now: Callable[[], Any], before: Any) -> bool:
+    return bool(now() != before)
+
+
 # -- what it sees ----------------------------------------------------------------------------------
 
 
@@ -173,9 +205,8 @@ def test_one_who_may_not_see_others_says_so_once(guard: NewGuard, old: Postgres)
         running = guard(old, pool={"max_server_connections": "auto"}, watch=watch)
         running.wait_for_log(r"watch_hidden .*GRANT pg_monitor TO nobody")
         eventually(lambda: cap_of(running) == 30 - 3 - 1 - 1 - 3, why="they count all the same")
-        looked = old.query("select state_change from pg_stat_activity where usename = 'nobody'")
-        now = "select state_change from pg_stat_activity where usename = 'nobody'"
-        eventually(lambda: old.query(now) != looked, why="it looks again")
+        with old.admin() as admin:
+            look_thrice(admin, "nobody")
     assert running.log().count("watch_hidden") == 1
 
 
@@ -270,6 +301,21 @@ def test_a_restart_of_postgresql_is_not_a_failure(small: Postgres) -> None:
     small.start()
     assert asking.look(frozenset()).rows
     asking.close()
+
+
+def test_a_question_has_a_time_limit(
+    old: Postgres, inquiry: Inquiry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the connection outlives it, for its marks tell other guards whose servers are whose."""
+    monkeypatch.setattr("guardproxy.ops.inquiry.STATEMENT_TIMEOUT", 0.2)
+    before = inquiry.look(frozenset()).limits.watcher
+    with old.admin() as admin:
+        admin.execute("begin")
+        admin.execute("lock table pg_database in access exclusive mode")
+        with pytest.raises(Unanswered, match="statement timeout"):
+            inquiry.look(frozenset())
+        admin.execute("rollback")
+    assert inquiry.look(frozenset()).limits.watcher == before
 
 
 def test_a_wrong_password_is_said_and_not_shown(old: Postgres) -> None:
@@ -377,19 +423,12 @@ def test_two_guards_leave_each_others_servers_alone(guard: NewGuard, old: Postgr
 def test_a_dry_run_names_each_once_and_ends_nobody(guard: NewGuard, old: Postgres) -> None:
     rules = {"older_than": "300ms", "when": {"connections": 2, "idle": 1}}
     running = guard(old, watch={**WATCH, "terminate_idle": rules})
-    with old.connect(sslmode="disable") as direct:
+    with old.connect(sslmode="disable") as direct, old.admin() as admin:
         pid = direct.info.backend_pid
         running.wait_for_log(f" would_terminate pid={pid} ")
-        eventually(lambda: _looks(old) > 3, why="more looks")
+        look_thrice(admin)
         direct.execute("select 1")
     assert running.log().count(" would_terminate ") == 1
-
-
-def _looks(cluster: Postgres, seen: set[Any] = set()) -> int:  # noqa: B006 counts over calls
-    seen.update(
-        cluster.query("select state_change from pg_stat_activity where usename = 'watcher'")
-    )
-    return len(seen)
 
 
 # -- its own life ----------------------------------------------------------------------------------
