@@ -185,10 +185,10 @@ def _backend(row: Row, server: ServerView | None, limits: Limits) -> BackendView
 
 
 def _origin(row: Row, server: ServerView | None, limits: Limits) -> Origin:
-    if server is not None:
-        return Origin.OURS
     if row.backend_type == "walsender":
         return Origin.REPLICATION
+    if server is not None:
+        return Origin.OURS
     # One that is hidden and has a user and a database is a client's, as far as can be told.
     client = row.user and row.database if row.backend_type is None else "client backend"
     if not client or row.backend_type not in (None, "client backend"):

@@ -69,6 +69,11 @@ def test_one_that_is_opening_over_a_socket_is_found_once() -> None:
     assert [backend.server for backend in seen.backends] == [111, None]
 
 
+def test_replication_is_that_through_us_too() -> None:
+    """It takes no slot of max_connections."""
+    assert origin(row(11, backend_type="walsender"), server(11)) is Origin.REPLICATION
+
+
 def test_a_hidden_one_is_ours_by_its_names() -> None:
     assert origin(hidden(11), server(11)) is Origin.OURS
     assert origin(hidden(11, user="bob"), server(11)) is Origin.DIRECT
