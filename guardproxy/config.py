@@ -15,6 +15,7 @@ import msgspec
 from guardproxy.leaves import LEAVES, SECTIONS, Leaf, did_you_mean, items, no_such, read, text
 from guardproxy.settings import (
     Auth,
+    Http,
     Limits,
     Listen,
     ListenTls,
@@ -37,6 +38,7 @@ __all__ = [
     "Auth",
     "Change",
     "ConfigError",
+    "Http",
     "Limits",
     "Listen",
     "ListenTls",
@@ -81,6 +83,7 @@ _SERVICE_LINK = re.compile(
 
 # Listening sockets are opened once; what is read anew is the certificates they show.
 _RELOADABLE = {"listen.tls.cert", "listen.tls.key", "listen.tls.ca"}
+_HTTP_PLACE = {"http.enabled", "http.host", "http.port"}
 
 
 class ConfigError(Exception):
@@ -255,6 +258,7 @@ def _inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str,
     yield from _tls_inconsistencies(settings)
     yield from _auth_inconsistencies(settings.auth)
     yield from _watch_inconsistencies(settings)
+    yield from _http_inconsistencies(settings.http)
     upstream, pool = settings.upstream, settings.pool
     hosts, ports = upstream.host.count(",") + 1, str(upstream.port).count(",") + 1
     if ports not in (1, hosts):
@@ -320,6 +324,12 @@ def _watch_inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...]
             yield involved, f"watch.terminate_idle.{name}", said
 
 
+def _http_inconsistencies(http: Http) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    involved = ("http.token", "http.token_file")
+    if http.require_token and not (http.token or http.token_file):
+        yield involved, "http.require_token", "needs http.token or http.token_file"
+
+
 def changes(old: Settings, new: Settings) -> list[Change]:
     """What differs; a changed secret is `***` on both sides."""
     before, after = _valued(old), _valued(new)
@@ -346,7 +356,8 @@ def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
 
 
 def _is_fixed(key: str) -> bool:
-    return key == "pool.mode" or (key.startswith("listen.") and key not in _RELOADABLE)
+    opened_once = key.startswith("listen.") or key in _HTTP_PLACE
+    return key == "pool.mode" or (opened_once and key not in _RELOADABLE)
 
 
 def describe(loaded: Loaded) -> str:

@@ -101,7 +101,14 @@ def test_every_setting_can_be_set_by_a_variable(tmp_path: Path) -> None:
         "pool.suspect_functions": "shop.tenant, lock_all",
         "watch.terminate_idle.older_than": "17s",
         "watch.terminate_idle.idle_in_transaction": "17s",
+        "http.enabled": "false",
+        "http.allowed_hosts": "guard, guard.example",
+        "http.token": "0123456789abcdef",
+        "http.token_file": str(tmp_path / "token"),
+        "http.require_token": "true",
+        "http.quitquitquit": "true",
     }
+    (tmp_path / "token").write_text("fedcba9876543210\n")
     environ = {
         name: special.get(key) or _other_value(key, tmp_path / "pem")
         for name, key in VARIABLES.items()

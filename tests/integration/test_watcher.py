@@ -1,12 +1,10 @@
-"""The watcher: PostgreSQL's own view, and what is done about it (ops/watcher.py, inquiry.py)."""
+"""The watcher: what it sees, whom it ends, its own life (ops/watcher.py, inquiry.py)."""
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from functools import partial
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -14,23 +12,11 @@ import pytest
 
 from guardproxy.ops.activity import Known, NotAllowed, Unanswered, join
 from guardproxy.ops.inquiry import Inquiry
-from guardproxy.settings import Secret, Upstream
 from guardproxy.views import Moment
-from guardproxy.watching import Watch
 from tests.integration.conftest import NewGuard
-from tests.integration.guard import Guard
 from tests.integration.postgres import Postgres
 from tests.integration.waiting import eventually
-
-WATCH = {"user": "watcher", "password": "sees it all", "interval": "100ms"}
-
-
-def prepare(cluster: Postgres) -> Postgres:
-    """Roles as the README makes them: one that may watch and end, one that may do neither."""
-    cluster.query("create role watcher login password 'sees it all'")
-    cluster.query("grant pg_monitor, pg_signal_backend to watcher")
-    cluster.query("create role nobody login password 'sees it all'")
-    return cluster
+from tests.integration.watching import WATCH, asks, look_thrice, prepare
 
 
 @pytest.fixture(scope="module", params=["system", "embedded"])
@@ -54,160 +40,6 @@ def inquiry(old: Postgres) -> Iterator[Inquiry]:
     asking.close()
 
 
-def asks(cluster: Postgres, user: str = "watcher", password: str = WATCH["password"]) -> Inquiry:
-    upstream = Upstream(host=cluster.host, port=cluster.port)
-    return Inquiry(upstream, Watch(user=user, password=Secret(password)))
-
-
-# -- the cap that follows --------------------------------------------------------------------------
-
-
-def cap_of(guard: Guard) -> int:
-    changes = re.findall(r" cap_changed cap=(\d+)", guard.log())
-    return int(changes[-1]) if changes else 5
-
-
-def test_the_cap_gives_way_to_direct_clients_and_grows_back(
-    guard: NewGuard, small: Postgres
-) -> None:
-    """Nobody ever hears "too many clients", on neither way in."""
-    ordinary = 17 if small.version < 16 else 15
-    running = guard(small, pool={"max_server_connections": "auto"}, watch={**WATCH, "reserve": 2})
-    free = ordinary - 1 - 2  # the watcher's own, and the reserve
-    eventually(lambda: cap_of(running) == free, why="the first look")
-    with ExitStack() as stack:
-        clients = [stack.enter_context(running.connect()) for _ in range(free)]
-        stop = threading.Event()
-        wrong: list[Exception] = []
-        worker = threading.Thread(target=_keep_busy, args=(clients, stop, wrong))
-        worker.start()
-        try:
-            for count in range(1, 8):
-                stack.enter_context(small.connect(sslmode="disable"))
-                _eventually_cap(running, small, free - count)
-        finally:
-            stop.set()
-            worker.join()
-        assert wrong == []
-    eventually(lambda: cap_of(running) == free, why="it grows back")
-    with ExitStack() as stack:
-        for _ in range(free + 5):
-            stack.enter_context(running.connect()).execute("select 1")
-    assert "too many clients" not in running.log()
-    assert "remaining connection slots" not in running.log() + small.log()
-    assert "too many clients" not in small.log()
-
-
-def _eventually_cap(running: Guard, cluster: Postgres, cap: int) -> None:
-    def fell() -> bool:
-        return cap_of(running) == cap and cluster.count_sessions(application_name="roamer") <= cap
-
-    eventually(fell, why=f"the cap falls to {cap}")
-
-
-def _keep_busy(clients: list[Any], stop: threading.Event, wrong: list[Exception]) -> None:
-    """Clients of which now this one, now that one works."""
-    turn = 0
-    while not stop.is_set():
-        try:
-            clients[turn % len(clients)].execute("set application_name to 'roamer'")
-        except psycopg.Error as error:
-            wrong.append(error)
-            return
-        turn += 1
-
-
-def test_two_guards_share_what_there_is(guard: NewGuard, small: Postgres) -> None:
-    """Under load on both they come to rest with the reserve free, and no client has an error."""
-    ordinary = 17 if small.version < 16 else 15
-    settings = {"pool": {"max_server_connections": "auto"}, "watch": {**WATCH, "reserve": 4}}
-    with ExitStack() as stack:
-        guards = [guard(small, **settings) for _ in range(2)]
-        eventually(lambda: len(small.sessions(user="watcher")) == 2)
-        stop = threading.Event()
-        wrong: list[Exception] = []
-        workers = [
-            threading.Thread(
-                target=_keep_busy, args=([stack.enter_context(each.connect())], stop, wrong)
-            )
-            for each in guards
-            for _ in range(ordinary)
-        ]
-        for worker in workers:
-            worker.start()
-        try:
-            eventually(lambda: small.count_sessions() >= ordinary - 4 - 1, why="both have grown")
-            for _ in range(3):
-                eventually(
-                    lambda: small.count_sessions() <= ordinary - 4, why="the reserve is free"
-                )
-                stack.enter_context(small.connect(sslmode="disable"))
-        finally:
-            stop.set()
-            for worker in workers:
-                worker.join()
-        assert wrong == []
-
-
-def test_without_it_direct_clients_are_refused(guard: NewGuard, small: Postgres) -> None:
-    """The control: a fixed cap that fills PostgreSQL."""
-    running = guard(small, pool={"max_server_connections": 20, "mode": "session"})
-    with ExitStack() as stack:
-        for _ in range(15):
-            stack.enter_context(running.connect()).execute("select 1")
-
-        def direct() -> None:
-            for _ in range(3):
-                stack.enter_context(small.connect(sslmode="disable"))
-
-        with pytest.raises(psycopg.OperationalError, match=r"too many clients|slots are reserved"):
-            direct()
-
-
-def test_over_a_unix_socket_ours_are_known_too(guard: NewGuard, old: Postgres) -> None:
-    """There are no ports to know them by: the cap would fall with each of them."""
-    settings = {"pool": {"max_server_connections": "auto"}, "watch": WATCH}
-    with ExitStack() as stack:
-        admin = stack.enter_context(old.admin())
-        running = guard(old, upstream={"host": str(old.folder)}, **settings)
-        free = 30 - 3 - 1 - 1 - 3
-        eventually(lambda: cap_of(running) == free, why="the first look")
-        for _ in range(4):
-            stack.enter_context(running.connect()).execute("select 1")
-        look_thrice(admin)
-    assert cap_of(running) == free
-    assert running.log().count("cap_changed") == 1
-
-
-@pytest.mark.parametrize("mode", ["session", "passthrough"])
-def test_ours_are_known_in_every_mode(guard: NewGuard, old: Postgres, mode: str) -> None:
-    settings = {"pool": {"max_server_connections": "auto", "mode": mode}, "watch": WATCH}
-    with ExitStack() as stack:
-        admin = stack.enter_context(old.admin())
-        running = guard(old, **settings)
-        eventually(lambda: cap_of(running) == 30 - 3 - 1 - 1 - 3, why="the first look")
-        for _ in range(4):
-            stack.enter_context(running.connect(channel_binding="disable")).execute("select 1")
-        look_thrice(admin)
-    assert running.log().count("cap_changed") == 1
-
-
-def look_thrice(admin: psycopg.Connection[Any], user: str = "watcher") -> None:
-    """Wait for three more looks of a watcher."""
-
-    def last() -> Any:
-        asked = "select max(state_change) from pg_stat_activity where usename = %s"
-        return admin.execute(asked, [user]).fetchone()
-
-    for _ in range(3):
-        before = last()
-        eventually(partial(_differs, last, before), why="it looks again")
-
-
-def _differs(now: Callable[[], Any], before: Any) -> bool:
-    return bool(now() != before)
-
-
 # -- what it sees ----------------------------------------------------------------------------------
 
 
@@ -216,7 +48,7 @@ def test_one_who_may_not_see_others_says_so_once(guard: NewGuard, old: Postgres)
     with old.connect(sslmode="disable"):
         running = guard(old, pool={"max_server_connections": "auto"}, watch=watch)
         running.wait_for_log(r"watch_hidden .*GRANT pg_monitor TO nobody")
-        eventually(lambda: cap_of(running) == 30 - 3 - 1 - 1 - 3, why="they count all the same")
+        running.wait_for_log(f" cap_changed cap={30 - 3 - 1 - 1 - 3} ")  # they count all the same
         with old.admin() as admin:
             look_thrice(admin, "nobody")
     assert running.log().count("watch_hidden") == 1

@@ -64,6 +64,7 @@ def server(pid: int, **more: Any) -> ServerView:
         "client": 7,
         "application_name": "",
         "client_state": "idle",
+        "client_pins": (),
         "prepared_statements": 0,
         "cancels": 0,
         "retiring": "",

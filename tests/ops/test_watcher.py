@@ -16,7 +16,7 @@ from guardproxy.ops import guard
 from guardproxy.ops.activity import APPLICATION_NAME, NotAllowed, Row, Seen, Unanswered
 from guardproxy.ops.watcher import AT_ONCE, KEPT, SLOWEST, Watcher, in_a_thread
 from guardproxy.settings import Pool, Settings, Upstream
-from guardproxy.stats import Tally, Timings
+from guardproxy.stats import Timings
 from guardproxy.views import (
     Activity,
     BackendView,
@@ -61,9 +61,7 @@ class Guard:
         return []
 
     def overview(self) -> Overview:
-        return Overview(
-            "transaction", "", self.cap, 0, 0, 0, 0, 0, 0.0, False, 0.0, Tally(), 0, 0, {}
-        )
+        raise AssertionError("too dear: it walks over all clients")
 
     def fit(self, cap: int) -> None:
         self.cap = cap
