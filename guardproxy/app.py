@@ -78,8 +78,8 @@ class Application:
         self._told_to_stop = False
         self._reloads: Counter[str] = Counter()
         self._service: GuardService | None = None
-        self._watcher: Watcher | None = None
         self._web: Web | None = None
+        self._watcher: Watcher | None = None
 
     def run(self) -> int:
         from guardproxy.net import log, systemd

@@ -257,8 +257,8 @@ def _inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str,
     """What does not fit together: (further keys involved, key, what)."""
     yield from _tls_inconsistencies(settings)
     yield from _auth_inconsistencies(settings.auth)
-    yield from _watch_inconsistencies(settings)
     yield from _http_inconsistencies(settings.http)
+    yield from _watch_inconsistencies(settings)
     upstream, pool = settings.upstream, settings.pool
     hosts, ports = upstream.host.count(",") + 1, str(upstream.port).count(",") + 1
     if ports not in (1, hosts):
@@ -308,6 +308,12 @@ def _auth_inconsistencies(auth: Auth) -> Iterator[tuple[tuple[str, ...], str, st
         yield involved, "auth.query_user", said
 
 
+def _http_inconsistencies(http: Http) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    involved = ("http.token", "http.token_file")
+    if http.require_token and not (http.token or http.token_file):
+        yield involved, "http.require_token", "needs http.token or http.token_file"
+
+
 def _watch_inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str, str]]:
     watch, ending = settings.watch, settings.watch.terminate_idle
     involved = ("watch.user", "watch.interval", "watch.terminate_idle")
@@ -322,12 +328,6 @@ def _watch_inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...]
             # Guards tell each other at each look which connections are theirs.
             said = "is less than two of watch.interval; raise it, or look more often"
             yield involved, f"watch.terminate_idle.{name}", said
-
-
-def _http_inconsistencies(http: Http) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    involved = ("http.token", "http.token_file")
-    if http.require_token and not (http.token or http.token_file):
-        yield involved, "http.require_token", "needs http.token or http.token_file"
 
 
 def changes(old: Settings, new: Settings) -> list[Change]:

@@ -225,16 +225,6 @@ def _query(leaf: Leaf, text: str) -> str:
     return text
 
 
-def _cap(leaf: Leaf, text: str) -> int | str:
-    if text != "auto" and not text.removeprefix("-").isdecimal():
-        raise ValueError(f"{shortened(text)} is wrong: it must be a whole number, or auto")
-    return "auto" if text == "auto" else int(_plain(leaf, text))
-
-
-def _secret(leaf: Leaf, text: str) -> Secret:
-    return Secret(_secret_text(text))
-
-
 def _token(leaf: Leaf, text: str) -> Secret:
     if len(text) < TOKEN_MIN or not text.isascii() or not text.isprintable() or " " in text:
         advice = "make one with: openssl rand -hex 16"
@@ -253,6 +243,16 @@ def _token_file(leaf: Leaf, path: str) -> str:
 def token_in(path: str) -> str:
     """The one line of a token file; ValueError if it cannot be read."""
     return _contents(path).decode("ascii", "replace").strip()
+
+
+def _cap(leaf: Leaf, text: str) -> int | str:
+    if text != "auto" and not text.removeprefix("-").isdecimal():
+        raise ValueError(f"{shortened(text)} is wrong: it must be a whole number, or auto")
+    return "auto" if text == "auto" else int(_plain(leaf, text))
+
+
+def _secret(leaf: Leaf, text: str) -> Secret:
+    return Secret(_secret_text(text))
 
 
 _KINDS: dict[str, Callable[[Leaf, str], Any]] = {

@@ -411,8 +411,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             extra={"kind": "overrides"},
         ),
     ] = ()
-    watch: Watch = field(default_factory=Watch)
     http: Http = field(default_factory=Http)
+    watch: Watch = field(default_factory=Watch)
     log: Log = field(default_factory=Log)
     reload: Reload = field(default_factory=Reload)
 
