@@ -19,6 +19,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 gives us, and hears
              ops/               windows for people; they read views and know nothing of net
                  guard          what a window may see and ask for
+                 watcher        looks at PostgreSQL's own view; inquiry: asks for it; activity:
+                                whose each connection is, what cap follows, who is to be ended
     second   session/           sans-I/O: one client's conversation
                  session        chunks in, chunks and commands out: HOT; life: its state and what
                                 it counts; states: all there is of that, a table
@@ -35,11 +37,13 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  statement      what can be told from a statement's text
              pool/              sans-I/O: pool: servers by population; admission: cap and queue,
                                 who is asked to give way; orders: what it decides, round by round;
-                                pauses: where nobody gets a server; door: who may be in at all
+                                pauses: where nobody gets a server; surplus: who goes when the cap
+                                falls; door: who may be in at all
     first    wire/              sans-I/O: frames (HOT), messages, scram
     ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
              views              what people may see: frozen
-             settings           every setting with its default; config and its rooms read them
+             settings           every setting with its default (watching: the watcher's); kinds:
+                                how they are written; config and its rooms read them
              files life         what a configuration stands on; the phases from start to end
     apart    demo/              drives all this as a user would; knows nothing of the inside
 

@@ -10,18 +10,26 @@ import gc
 import os
 import resource
 import signal
+from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__, files
 from guardproxy.config import Change, ConfigError, Loaded, changes, needs_restart
 from guardproxy.life import Phase
+from guardproxy.ops.gate import Gate
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
+    from guardproxy.ops.watcher import Watcher
+    from guardproxy.ops.web import Web
+    from guardproxy.settings import Settings
 
 STOPPED, CANNOT_LISTEN, CUT = 0, 3, 4
 """Exit codes; 1 is a wrong configuration, 2 wrong usage."""
+LAST_WORD = 0.1
+"""Seconds for an answer over HTTP to leave, before what it promises is done."""
 FORCED_GRACE = 0.5
 """Seconds for last words to leave after a second SIGTERM or shutdown_timeout."""
 
@@ -67,7 +75,10 @@ class Application:
         self._watching: Any = None
         self._exit = STOPPED
         self._told_to_stop = False
+        self._reloads: Counter[str] = Counter()
         self._service: GuardService | None = None
+        self._web: Web | None = None
+        self._watcher: Watcher | None = None
 
     def run(self) -> int:
         from guardproxy.net import log, systemd
@@ -78,6 +89,7 @@ class Application:
         self._log = log.Log(wants=self._observer.wants)
         self._notifier = systemd.Notifier(os.environ, os.getpid())
         _raise_descriptor_limit()
+        _check_watch(settings)
         try:
             self._service = service = GuardService(settings, self._reactor, self._log)
             service.over.addCallback(self._stopped)
@@ -85,9 +97,11 @@ class Application:
             if lent:
                 self._log.info("sockets_inherited", names=",".join(name for name, _ in lent))
             service.listen([listener for _, listener in lent])
+            self._open_windows(service)
         except OSError as error:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
+        self._look_at_postgresql(settings)
         self._loop.call_soon(self._ready, service)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
@@ -103,15 +117,46 @@ class Application:
         self._tell_phase(service.phase)
         self._sign_of_life()
 
+    def _open_windows(self, service: GuardService) -> None:
+        from guardproxy.net.looks import Looks
+        from guardproxy.net.operations import Operations
+        from guardproxy.ops.web import Web, Windows
+
+        settings = service.settings
+        service.pooler.totals.reloads = self._reloads
+        if settings.http.enabled:
+            looks, verbs = Looks(service.pooler), Operations(service.pooler)
+            windows = Windows(looks, verbs, lambda: service.phase, self._quit, self._log)
+            self._web = Web(windows, settings, self._reactor)
+
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
+        page = f", page {self._web.address}" if self._web else ""
         pool = service.settings.pool
+        cap = str(pool.max_server_connections)
+        if cap == "auto":
+            cap += f" (first {pool.first_cap})"
         print(  # noqa: T201 the one line for people and for those who start us
             f"guardproxy {__version__} listening on {where}, "
             f"upstream {service.pooler.upstream}, mode {pool.mode}, "
-            f"cap {pool.max_server_connections} server connections",
+            f"cap {cap} server connections{page}",
             flush=True,
         )
+
+    def _look_at_postgresql(self, settings: Settings) -> None:
+        """Look at PostgreSQL's own view, or no longer. psycopg is loaded where it is wanted."""
+        if self._watcher is None and settings.watch.user:
+            from guardproxy.net.looks import Looks
+            from guardproxy.ops.inquiry import Inquiry
+            from guardproxy.ops.watcher import Watcher, in_a_thread
+
+            assert self._service is not None
+            pooler, reactor = self._service.pooler, self._reactor
+            self._watcher = Watcher(
+                Looks(pooler), pooler, self._log, reactor, in_a_thread(reactor), Inquiry
+            )
+        if self._watcher is not None:
+            self._watcher.take(settings)
 
     # -- the supervisor ---------------------------------------------------------------------------
 
@@ -146,6 +191,11 @@ class Application:
             self._told_to_stop = True
             self._service.terminate()
 
+    def _quit(self) -> None:
+        """Told over HTTP: as one SIGTERM, however often."""
+        assert self._service is not None
+        self._reactor.callLater(LAST_WORD, self._service.terminate)
+
     def _interrupt(self) -> None:
         """SIGINT: begin to end; as the second signal, end now."""
         assert self._service is not None
@@ -157,6 +207,8 @@ class Application:
 
     def _stopped(self, clean: bool) -> None:
         self._exit = STOPPED if clean else CUT
+        if self._watcher is not None:
+            self._watcher.stop()
         self._log.info("stopped", clean=clean)
         grace = 0.0 if clean else FORCED_GRACE
         self._reactor.callLater(grace, self._reactor.stop)
@@ -171,7 +223,13 @@ class Application:
         assert self._service is not None
         self._notifier.reloading()
         try:
-            return self._reread()
+            told = self._reread()
+        except ConfigError:
+            self._reloads["failed"] += 1
+            raise
+        else:
+            self._reloads["ok"] += 1
+            return told
         finally:
             self._tell_phase(self._service.phase)
 
@@ -190,16 +248,21 @@ class Application:
         if self._service.phase is not Phase.SERVING:
             raise ConfigError([f"nothing is taken any more: the guard is {self._service.phase}"])
         old, new = self._loaded.settings, loaded.settings
+        _check_watch(new)
         if fixed := needs_restart(old, new):
             raise ConfigError([f"{key}: can only be changed by a restart" for key in fixed])
         try:
+            gate = Gate(new.http)
             self._service.reload(new)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError([str(error)]) from error
+        if self._web is not None:
+            self._web.windows.take(new.http, gate)
         self._observer.configure(new.log.format, new.log.level)
         told = changes(old, new) + files.rewritten(old, new, self._files, found)
         self._loaded, self._files = loaded, found
         self._log.info("reloaded", what="; ".join(map(str, told)) or "nothing has changed")
+        self._look_at_postgresql(new)
         self._watch()
         return told
 
@@ -241,6 +304,16 @@ class Application:
             else:
                 self._refusal = None
         self._watch()
+
+
+def _check_watch(settings: Settings) -> None:
+    """ConfigError where psycopg or the libpq it needs is missing."""
+    if settings.watch.user:
+        try:
+            import_module("guardproxy.ops.inquiry")
+        except ImportError as error:
+            said = f"{str(error).splitlines()[0]}; watching needs: pip install 'guardproxy[watch]'"
+            raise ConfigError([f"watch.user: {said}"]) from None
 
 
 def _raise_descriptor_limit() -> None:

@@ -15,6 +15,7 @@ import msgspec
 from guardproxy.leaves import LEAVES, SECTIONS, Leaf, did_you_mean, items, no_such, read, text
 from guardproxy.settings import (
     Auth,
+    Http,
     Limits,
     Listen,
     ListenTls,
@@ -37,6 +38,7 @@ __all__ = [
     "Auth",
     "Change",
     "ConfigError",
+    "Http",
     "Limits",
     "Listen",
     "ListenTls",
@@ -81,6 +83,7 @@ _SERVICE_LINK = re.compile(
 
 # Listening sockets are opened once; what is read anew is the certificates they show.
 _RELOADABLE = {"listen.tls.cert", "listen.tls.key", "listen.tls.ca"}
+_HTTP_PLACE = {"http.enabled", "http.host", "http.port"}
 
 
 class ConfigError(Exception):
@@ -254,13 +257,16 @@ def _inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str,
     """What does not fit together: (further keys involved, key, what)."""
     yield from _tls_inconsistencies(settings)
     yield from _auth_inconsistencies(settings.auth)
+    yield from _http_inconsistencies(settings.http)
+    yield from _watch_inconsistencies(settings)
     upstream, pool = settings.upstream, settings.pool
     hosts, ports = upstream.host.count(",") + 1, str(upstream.port).count(",") + 1
     if ports not in (1, hosts):
         said = f"has {ports} ports for {hosts} in upstream.host; give one for all, or one for each"
         yield ("upstream.host",), "upstream.port", said
-    if pool.min_server_connections > pool.max_server_connections:
-        said = f"{pool.min_server_connections} is more than the {pool.max_server_connections}"
+    cap = pool.max_server_connections
+    if not isinstance(cap, str) and pool.min_server_connections > cap:
+        said = f"{pool.min_server_connections} is more than the {cap}"
         said += " of pool.max_server_connections; lower it, or raise the cap"
         yield ("pool.max_server_connections",), "pool.min_server_connections", said
 
@@ -302,6 +308,28 @@ def _auth_inconsistencies(auth: Auth) -> Iterator[tuple[tuple[str, ...], str, st
         yield involved, "auth.query_user", said
 
 
+def _http_inconsistencies(http: Http) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    involved = ("http.token", "http.token_file")
+    if http.require_token and not (http.token or http.token_file):
+        yield involved, "http.require_token", "needs http.token or http.token_file"
+
+
+def _watch_inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    watch, ending = settings.watch, settings.watch.terminate_idle
+    involved = ("watch.user", "watch.interval", "watch.terminate_idle")
+    if settings.pool.max_server_connections == "auto" and not (watch.user and watch.interval):
+        said = "auto needs watch.user, who asks PostgreSQL, and a watch.interval"
+        yield involved, "pool.max_server_connections", said
+    for name in ("older_than", "idle_in_transaction"):
+        limit = getattr(ending, name)
+        if limit and not watch.user:
+            yield involved, f"watch.terminate_idle.{name}", "needs watch.user, who ends them"
+        elif limit and limit < 2 * watch.interval:
+            # Guards tell each other at each look which connections are theirs.
+            said = "is less than two of watch.interval; raise it, or look more often"
+            yield involved, f"watch.terminate_idle.{name}", said
+
+
 def changes(old: Settings, new: Settings) -> list[Change]:
     """What differs; a changed secret is `***` on both sides."""
     before, after = _valued(old), _valued(new)
@@ -328,7 +356,8 @@ def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
 
 
 def _is_fixed(key: str) -> bool:
-    return key == "pool.mode" or (key.startswith("listen.") and key not in _RELOADABLE)
+    opened_once = key.startswith("listen.") or key in _HTTP_PLACE
+    return key == "pool.mode" or (opened_once and key not in _RELOADABLE)
 
 
 def describe(loaded: Loaded) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +14,8 @@ from twisted.internet.task import Clock
 from guardproxy.app import CUT, FORCED_GRACE, STOPPED, Application
 from guardproxy.config import ConfigError, Loaded, Pool, Reload, Settings
 from guardproxy.life import Phase
-from guardproxy.settings import Auth, Listen, Secret, Upstream, UpstreamTls, User
+from guardproxy.settings import Auth, Http, Listen, Secret, Upstream, UpstreamTls, User
+from guardproxy.watching import Watch
 
 
 class Notes:
@@ -279,3 +281,68 @@ def test_signs_of_life_come_from_the_loop() -> None:
     stage.app._sign_of_life()
     clock.pump([2.5] * 4)
     assert len(stage.notifier.named("alive")) == 3
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+
+def test_a_token_file_that_is_gone_refuses_a_reload_before_anything_is_taken(
+    tmp_path: Path,
+) -> None:
+    stage = Stage()
+    stage.reload(Settings(http=Http(token_file=str(tmp_path / "gone"))))
+    assert stage.service.calls == []
+    assert "cannot read" in str(stage.log.named("error"))
+    assert stage.app._reloads == {"failed": 1}
+    stage.reload(Settings())
+    assert stage.app._reloads == {"failed": 1, "ok": 1}
+
+
+def test_told_to_stop_over_http_the_answer_leaves_first() -> None:
+    stage = Stage()
+    stage.app._quit()
+    assert stage.service.calls == []
+    ((delay, end),) = stage.reactor.named("callLater")
+    end()
+    assert delay > 0
+    assert stage.service.calls == [("terminate",)]
+
+
+# -- the watcher ----------------------------------------------------------------------------------
+
+WATCHED = Settings(watch=Watch(user="watcher"))
+
+
+def test_a_watcher_without_psycopg_is_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "guardproxy.ops.inquiry", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    stage = Stage()
+    stage.reload(WATCHED)
+    assert stage.service.calls == []
+    ((event, problems),) = stage.log.named("error")
+    assert event == "reload_refused"
+    assert problems.endswith("watching needs: pip install 'guardproxy[watch]'")
+
+
+def test_the_watcher_begins_changes_and_ends_with_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Notes] = []
+
+    def make(*parts: object) -> Notes:
+        made.append(Notes())
+        return made[-1]
+
+    monkeypatch.setattr("guardproxy.ops.watcher.Watcher", make)
+    stage = Stage()
+    stage.reload(Settings(pool=Pool(max_server_connections=7)))
+    assert made == []
+    stage.reload(WATCHED)
+    stage.reload(Settings())
+    (watcher,) = made
+    assert watcher.named("take") == [(WATCHED,), (Settings(),)]
+    assert watcher.named("stop") == []
+    stage.app._stopped(True)
+    assert watcher.named("stop") == [()]

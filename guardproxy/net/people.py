@@ -105,8 +105,19 @@ def wait_error(pooler: Pooler, client: ClientLink, waited: float) -> GuardError:
     return QueryWaitTimeout(
         f"query_wait_timeout: no server was free for {waited:.1f} s",
         detail=_who_holds(pooler, failure),
-        hint="Raise pool.max_server_connections, or close idle clients earlier "
-        "(timeouts.idle_session_timeout).",
+        hint=_how_to_get_more(pooler),
+    )
+
+
+def _how_to_get_more(pooler: Pooler) -> str:
+    if pooler.settings.pool.max_server_connections == "auto":
+        return (
+            "PostgreSQL has no more to give (pool.max_server_connections is auto): end what comes "
+            "past the guard (watch.terminate_idle), or raise max_connections there."
+        )
+    return (
+        "Raise pool.max_server_connections, or close idle clients earlier "
+        "(timeouts.idle_session_timeout)."
     )
 
 

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from guardproxy.errors import GuardError, Reason, ServerLost
+from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused
 from guardproxy.net import janitor, tls
 from guardproxy.net.cancels import Cancels
 from guardproxy.net.client import ClientLink
@@ -30,6 +30,7 @@ from guardproxy.net.streams import Clock
 from guardproxy.net.upstream import Upstream
 from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
+from guardproxy.pool.surplus import surplus
 from guardproxy.session.commands import Command, Evacuate
 from guardproxy.session.conversations import Credential
 from guardproxy.session.login import Request
@@ -88,7 +89,7 @@ class Pooler:
         self.client_tls = tls.for_clients(settings.listen.tls)
         pool = settings.pool
         self.admission: Admission[Holder] = Admission(
-            pool.max_server_connections,
+            pool.first_cap,
             pool.max_waiting,
             rule_caps(settings),
             attrgetter("idle_since") if pool.mode == "transaction" else None,
@@ -214,6 +215,11 @@ class Pooler:
             self.obey(client)
         return True
 
+    def told(self, error: GuardError) -> None:
+        """A client hears this, from us or from PostgreSQL through us."""
+        refused = isinstance(error, ServerRefused)
+        (self.timings.errors if refused else self.totals.errors).count(error.sqlstate)
+
     def waited_too_long(self, client: ClientLink, since: float) -> None:
         if client.ended is None:
             client.end(wait_error(self, client, self.now() - since))
@@ -246,6 +252,7 @@ class Pooler:
         assert isinstance(session, Roaming)
         request = session.revoke(now)
         if request:
+            self.totals.probes += 1
             link.transport.write(request)
         if session.commands:
             self.obey(link.client)  # type: ignore[arg-type]
@@ -255,6 +262,7 @@ class Pooler:
         link = client.server
         assert link is not None
         link.take_back()
+        self.totals.handovers += 1
         if client.told_pins:
             tell_pins(self, client)
         self.carry_out(self.admission.released(link.server, self.now()))
@@ -403,6 +411,18 @@ class Pooler:
                 orders += self.admission.top_up(account.pool, least, self.now())
         self.carry_out(orders)
 
+    @property
+    def cap(self) -> int:
+        return self.admission.cap
+
+    def fit(self, cap: int) -> None:
+        """This is the cap now: what is beyond it goes, at once or when next free; who waits and
+        fits under it is served."""
+        self.admission.cap = cap
+        for server in surplus(self.admission):
+            self.retire(self.links[server], Reason.OVER_CAP)
+        self.carry_out(self.admission.assign(self.now()))
+
     # -- reload -----------------------------------------------------------------------------------
 
     def take(
@@ -412,7 +432,8 @@ class Pooler:
         self.settings = settings
         self.upstream = upstream
         self.client_tls = client_tls
-        self.admission.cap = settings.pool.max_server_connections
+        if settings.pool.max_server_connections != "auto":  # else it stays till the next look
+            self.admission.cap = settings.pool.first_cap
         self.admission.max_waiting = settings.pool.max_waiting
         self.admission.rule_caps = rule_caps(settings)
         for client in self.clients.values():

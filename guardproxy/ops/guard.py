@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
 from guardproxy.settings import Settings
 from guardproxy.stats import Timings
-from guardproxy.views import ClientView, EndingView, Moment, Overview, PoolView, ServerView
+from guardproxy.views import (
+    Activity,
+    BackendView,
+    ClientView,
+    EndingView,
+    Moment,
+    Overview,
+    PoolView,
+    ServerView,
+)
 
 
 class Looks(Protocol):
@@ -32,6 +42,47 @@ class Looks(Protocol):
     @property
     def settings(self) -> Settings:
         """Those in force."""
+
+
+class Valve(Protocol):
+    """The cap, where it is not a fixed number."""
+
+    @property
+    def cap(self) -> int: ...
+
+    def fit(self, cap: int) -> None:
+        """This is the cap now; what is beyond it goes, at once or when next free."""
+
+
+About = Callable[[], dict[str, object]]
+
+
+class Says(Protocol):
+    """The log."""
+
+    def info(self, event: str, about: About | None = None, **fields: object) -> None: ...
+
+    def warning(self, event: str, about: About | None = None, **fields: object) -> None: ...
+
+
+class Watching(Protocol):
+    """PostgreSQL's own view of its connections (watcher.py). None of it fails: views say why."""
+
+    def activity(self) -> Activity:
+        """The last view; what it counts can be taken from it at no cost."""
+
+    def look(self) -> Deferred[Activity]:
+        """A new one."""
+
+    def terminate_idle(
+        self, older_than: float | None = None, dry_run: bool | None = None
+    ) -> Deferred[tuple[BackendView, ...]]:
+        """End now who is idle past the guard for so long, whatever watch.terminate_idle.when says;
+        what is None is as in the settings. Fires with whom it has ended, or would have."""
+
+    @property
+    def ended(self) -> Mapping[str, int]:
+        """How many have been "terminated", and in a dry run "would_terminate", so far."""
 
 
 class Verbs(Protocol):
