@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__
 from guardproxy.config import ConfigError, Loaded, changes, needs_restart
+from guardproxy.wire.frames import BUILD
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
@@ -93,7 +94,7 @@ class Application:
         where = " and ".join(service.addresses())
         pool = service.settings.pool
         print(  # noqa: T201 the one line for people and for those who start us
-            f"guardproxy {__version__} listening on {where}, "
+            f"guardproxy {__version__} ({BUILD}) listening on {where}, "
             f"upstream {service.pooler.upstream}, mode {pool.mode}, "
             f"cap {pool.max_server_connections} server connections",
             flush=True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from guardproxy.session import pins
 from guardproxy.session.parameters import RIGHTS, Parameters, in_order, of_startup, settable
@@ -19,15 +20,15 @@ from guardproxy.session.verbs import Findings
 from guardproxy.wire import messages
 from guardproxy.wire.messages import DATA_ROW, ERROR, PARAMETER_STATUS
 
-STAYS_WITH_SERVER = frozenset((PinReason.LOAD, PinReason.SETSEED))
+STAYS_WITH_SERVER: Final = frozenset((PinReason.LOAD, PinReason.SETSEED))
 """What DISCARD ALL does not undo."""
-_DISCARDED = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
+_DISCARDED: Final = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
 """What it does undo, and no probe can see."""
 
 Reply = tuple[int, bytes]
 
 
-UNREADABLE = frozenset(("BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"))
+UNREADABLE: Final = frozenset(("BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"))
 """Encodings in which a byte that looks like a backslash may be half of another character."""
 
 
@@ -41,7 +42,7 @@ class Blind:
         return pins.OPAQUE
 
 
-_BLIND = Blind()
+_BLIND: Final = Blind()
 
 
 @dataclass(frozen=True, slots=True)

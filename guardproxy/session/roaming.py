@@ -9,6 +9,7 @@ what they *have* done is asked of the server, once, before it is given back.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from guardproxy.session.acts import HELD, UP_TO_SYNC
 from guardproxy.session.backend import Backend
@@ -30,7 +31,7 @@ from guardproxy.wire.messages import (
     PARSE_COMPLETE,
 )
 
-_STALE_PLAN = b"Mcached plan must not change result type\0"
+_STALE_PLAN: Final = b"Mcached plan must not change result type\0"
 
 
 class Roaming(Speaking):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from guardproxy.errors import TooManyStatements
 from guardproxy.session.pins import NOTHING, Finding, Suspicion
@@ -23,9 +23,9 @@ MAX_BYTES = 32 << 20
 """Bytes of statements one client may have prepared. PostgreSQL's bound is its memory."""
 
 
-_BY_NAME = re.compile(rb"(?i)execute|deallocate|prepare")
-_IDENTIFIER = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][\w$\x80-\xff]*')
-_DEALLOCATE = re.compile(
+_BY_NAME: Final = re.compile(rb"(?i)execute|deallocate|prepare")
+_IDENTIFIER: Final = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][\w$\x80-\xff]*')
+_DEALLOCATE: Final = re.compile(
     rb"""(?ix) \bdeallocate \s+ (?: prepare \s+ )? (?! all \b )
     ( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
 )
@@ -58,7 +58,7 @@ Pending = tuple[int, bool, Undo | None]
 """A Parse or Close under way: the number of the ReadyForQuery that comes after its answer at the
 latest, whether it is ours, and what an error takes back. (A plain one, for its speed.)"""
 
-_NO_UNNAMED = Undo(b"")
+_NO_UNNAMED: Final = Undo(b"")
 
 
 class Statements:
