@@ -12,9 +12,18 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  logins         what logins ask of PostgreSQL, each question once
                  departure      the way out: settle, roll back, reset, give back
                  opening        servers on their way; upstream: how PostgreSQL is dialled
-                 cancels janitor people log tls service
+                 looks          what is there now, as views; endings: the last that are no more
+                 operations     what operators ask for: pause, kill, close idle and the like
+                 cancels janitor people log tls
+                 service        all of it, from phase to phase; drain: its end; systemd: what that
+                                gives us, and hears
+             ops/               windows for people; they read views and know nothing of net
+                 guard          what a window may see and ask for
+                 watcher        looks at PostgreSQL's own view; inquiry: asks for it; activity:
+                                whose each connection is, what cap follows, who is to be ended
     second   session/           sans-I/O: one client's conversation
-                 session        chunks in, chunks and commands out: HOT; states: its life, a table
+                 session        chunks in, chunks and commands out: HOT; life: its state and what
+                                it counts; states: all there is of that, a table
                                 acts: what messages mean; commands: what it wants
                  roaming        the session that moves between servers; speaking: what its client
                                 says: HOT; passthrough: the session that never moves
@@ -28,13 +37,17 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  statement      what can be told from a statement's text
              pool/              sans-I/O: pool: servers by population; admission: cap and queue,
                                 who is asked to give way; orders: what it decides, round by round;
-                                door: who may be in at all
+                                pauses: where nobody gets a server; surplus: who goes when the cap
+                                falls; door: who may be in at all
     first    wire/              sans-I/O: frames (HOT), messages, scram
-    ground   errors stats       exceptions with SQLSTATE and Reason; counters
-             settings           every setting with its default; config and its rooms read them
+    ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
+             views              what people may see: frozen
+             settings           every setting with its default (watching: the watcher's); kinds:
+                                how they are written; config and its rooms read them
+             files life         what a configuration stands on; the phases from start to end
     apart    demo/              drives all this as a user would; knows nothing of the inside
 
-Six journeys:
+Seven journeys:
 
     login    net/client -> session/login (steps) -> net/entrance -> net/logins -> a trial at
              PostgreSQL: pool/admission -> net/opening -> session/conversations.log_in
@@ -44,7 +57,9 @@ Six journeys:
              admission (Grant) -> Roaming.lease: backend and parameters say what is set in front
     cancel   session/login (CancelKey) -> net/cancels -> net/upstream.cancel
     timeout  net/janitor.sweep -> Session.probe -> net/client.end(IdleSessionTimeout)
-    reload   SIGHUP -> app -> config.load -> net/service.reload -> Pooler.take
+    reload   SIGHUP, or files are others -> app.reload -> config.load -> net/service.reload ->
+             Pooler.take
+    end      SIGTERM -> app -> net/service.terminate -> net/drain -> net/client.end(ShuttingDown)
 """
 
 __version__ = "0.1.0"

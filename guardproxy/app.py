@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import resource
 import signal
+from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from guardproxy import __version__
-from guardproxy.config import ConfigError, Loaded, changes, needs_restart
+from guardproxy import __version__, files
+from guardproxy.config import Change, ConfigError, Loaded, changes, needs_restart
+from guardproxy.life import Phase
+from guardproxy.ops.gate import Gate
 from guardproxy.wire.frames import BUILD
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
+    from guardproxy.ops.watcher import Watcher
+    from guardproxy.ops.web import Web
+    from guardproxy.settings import Settings
 
 STOPPED, CANNOT_LISTEN, CUT = 0, 3, 4
 """Exit codes; 1 is a wrong configuration, 2 wrong usage."""
+LAST_WORD = 0.1
+"""Seconds for an answer over HTTP to leave, before what it promises is done."""
 FORCED_GRACE = 0.5
 """Seconds for last words to leave after a second SIGTERM or shutdown_timeout."""
 
@@ -61,24 +71,38 @@ class Application:
         self._load = load
         self._loop = loop
         self._loaded = load()
+        self._files = files.look(files.paths(self._loaded))
+        self._refusal: tuple[str, ...] | None = None  # why the last reload was not taken
+        self._watching: Any = None
         self._exit = STOPPED
-        self._stopping = False
+        self._told_to_stop = False
+        self._reloads: Counter[str] = Counter()
         self._service: GuardService | None = None
+        self._web: Web | None = None
+        self._watcher: Watcher | None = None
 
     def run(self) -> int:
-        from guardproxy.net import log
+        from guardproxy.net import log, systemd
         from guardproxy.net.service import GuardService
 
         settings = self._loaded.settings
         self._observer = log.start(settings.log.format, settings.log.level)
         self._log = log.Log(wants=self._observer.wants)
+        self._notifier = systemd.Notifier(os.environ, os.getpid())
         _raise_descriptor_limit()
+        _check_watch(settings)
         try:
             self._service = service = GuardService(settings, self._reactor, self._log)
-            service.listen()
+            service.over.addCallback(self._stopped)
+            lent = systemd.inherited(os.environ, os.getpid())
+            if lent:
+                self._log.info("sockets_inherited", names=",".join(name for name, _ in lent))
+            service.listen([listener for _, listener in lent])
+            self._open_windows(service)
         except OSError as error:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
+        self._look_at_postgresql(settings)
         self._loop.call_soon(self._ready, service)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
@@ -88,64 +112,209 @@ class Application:
     def _ready(self, service: GuardService) -> None:
         """Only now: a signal uvloop gets before it runs is lost, and one line invites them."""
         self._hear_signals()
+        self._watch()
         self._announce(service)
+        service.tell_phase = self._tell_phase
+        self._tell_phase(service.phase)
+        self._sign_of_life()
+
+    def _open_windows(self, service: GuardService) -> None:
+        from guardproxy.net.looks import Looks
+        from guardproxy.net.operations import Operations
+        from guardproxy.ops.web import Web, Windows
+
+        settings = service.settings
+        service.pooler.totals.reloads = self._reloads
+        if settings.http.enabled:
+            looks, verbs = Looks(service.pooler), Operations(service.pooler)
+            windows = Windows(looks, verbs, lambda: service.phase, self._quit, self._log)
+            self._web = Web(windows, settings, self._reactor)
 
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
+        page = f", page {self._web.address}" if self._web else ""
         pool = service.settings.pool
+        cap = str(pool.max_server_connections)
+        if cap == "auto":
+            cap += f" (first {pool.first_cap})"
         print(  # noqa: T201 the one line for people and for those who start us
             f"guardproxy {__version__} ({BUILD}) listening on {where}, "
             f"upstream {service.pooler.upstream}, mode {pool.mode}, "
-            f"cap {pool.max_server_connections} server connections",
+            f"cap {cap} server connections{page}",
             flush=True,
         )
+
+    def _look_at_postgresql(self, settings: Settings) -> None:
+        """Look at PostgreSQL's own view, or no longer. psycopg is loaded where it is wanted."""
+        if self._watcher is None and settings.watch.user:
+            from guardproxy.net.looks import Looks
+            from guardproxy.ops.inquiry import Inquiry
+            from guardproxy.ops.watcher import Watcher, in_a_thread
+
+            assert self._service is not None
+            pooler, reactor = self._service.pooler, self._reactor
+            self._watcher = Watcher(
+                Looks(pooler), pooler, self._log, reactor, in_a_thread(reactor), Inquiry
+            )
+        if self._watcher is not None:
+            self._watcher.take(settings)
+
+    # -- the supervisor ---------------------------------------------------------------------------
+
+    def _tell_phase(self, phase: Phase) -> None:
+        assert self._service is not None
+        if phase is Phase.SERVING:
+            self._notifier.ready(f"serving, {self._service.pooler.upstream} behind")
+        elif phase is not Phase.STOPPED:
+            timeouts = self._service.settings.timeouts
+            within = timeouts.min_sigterm_delay + timeouts.shutdown_timeout + FORCED_GRACE
+            self._notifier.stopping(f"{phase}, {len(self._service.pooler.clients)} clients", within)
+
+    def _sign_of_life(self) -> None:
+        """From the loop, for it is the loop that must turn."""
+        if self._notifier.watchdog:
+            self._notifier.alive()
+            self._reactor.callLater(self._notifier.watchdog, self._sign_of_life)
 
     # -- signals ----------------------------------------------------------------------------------
 
     def _hear_signals(self) -> None:
-        self._loop.add_signal_handler(signal.SIGTERM, self._stop)
-        self._loop.add_signal_handler(signal.SIGINT, self._stop)
+        self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        self._loop.add_signal_handler(signal.SIGINT, self._interrupt)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
 
-    def _stop(self) -> None:
-        """Drain; the second time, end at once."""
+    def _terminate(self) -> None:
+        """SIGTERM: end soon; the second time, now."""
         assert self._service is not None
-        if self._stopping:
+        if self._told_to_stop:
             self._service.cut()
-            return
-        self._stopping = True
-        self._service.drain().addCallback(self._drained)
+        else:
+            self._told_to_stop = True
+            self._service.terminate()
 
-    def _drained(self, clean: bool) -> None:
+    def _quit(self) -> None:
+        """Told over HTTP: as one SIGTERM, however often."""
+        assert self._service is not None
+        self._reactor.callLater(LAST_WORD, self._service.terminate)
+
+    def _interrupt(self) -> None:
+        """SIGINT: begin to end; as the second signal, end now."""
+        assert self._service is not None
+        if self._told_to_stop:
+            self._service.cut()
+        else:
+            self._told_to_stop = True
+            self._service.drain()
+
+    def _stopped(self, clean: bool) -> None:
         self._exit = STOPPED if clean else CUT
+        if self._watcher is not None:
+            self._watcher.stop()
         self._log.info("stopped", clean=clean)
         grace = 0.0 if clean else FORCED_GRACE
         self._reactor.callLater(grace, self._reactor.stop)
 
-    def _reload(self) -> None:
-        """All or nothing: a configuration with a fault changes nothing."""
+    # -- reload -----------------------------------------------------------------------------------
+
+    def reload(self) -> list[Change]:
+        """Read everything anew and take it, whole or not at all; return what has changed.
+
+        ConfigError says why nothing has.
+        """
         assert self._service is not None
-        if self._stopping:
-            return
+        self._notifier.reloading()
         try:
-            loaded = self._load()
+            told = self._reread()
+        except ConfigError:
+            self._reloads["failed"] += 1
+            raise
+        else:
+            self._reloads["ok"] += 1
+            return told
+        finally:
+            self._tell_phase(self._service.phase)
+
+    def _reread(self) -> list[Change]:
+        # A file that changes after this look is found changed by the next.
+        known = files.look(self._files)
+        loaded = self._load()
+        found = files.look(files.paths(loaded))
+        return self.apply(
+            loaded, {**found, **{path: known[path] for path in found if path in known}}
+        )
+
+    def apply(self, loaded: Loaded, found: files.Look) -> list[Change]:
+        """Take these settings, whole or not at all, with the files as they were found."""
+        assert self._service is not None
+        if self._service.phase is not Phase.SERVING:
+            raise ConfigError([f"nothing is taken any more: the guard is {self._service.phase}"])
+        old, new = self._loaded.settings, loaded.settings
+        _check_watch(new)
+        if fixed := needs_restart(old, new):
+            raise ConfigError([f"{key}: can only be changed by a restart" for key in fixed])
+        try:
+            gate = Gate(new.http)
+            self._service.reload(new)
+        except (OSError, ValueError) as error:
+            raise ConfigError([str(error)]) from error
+        if self._web is not None:
+            self._web.windows.take(new.http, gate)
+        self._observer.configure(new.log.format, new.log.level)
+        told = changes(old, new) + files.rewritten(old, new, self._files, found)
+        self._loaded, self._files = loaded, found
+        self._log.info("reloaded", what="; ".join(map(str, told)) or "nothing has changed")
+        self._look_at_postgresql(new)
+        self._watch()
+        return told
+
+    def _reload(self) -> None:
+        """SIGHUP."""
+        try:
+            self.reload()
         except ConfigError as error:
-            self._log.error("reload_refused", problems="; ".join(error.problems))
+            self._refused(error)
+        else:
+            self._refusal = None
+
+    def _refused(self, error: ConfigError) -> None:
+        self._refusal = error.problems
+        self._log.error("reload_refused", problems="; ".join(error.problems))
+
+    def _watch(self) -> None:
+        """Look at the files every now and then, if so set."""
+        if self._watching is not None and self._watching.active():
+            self._watching.cancel()
+        interval = self._loaded.settings.reload.interval
+        self._watching = self._reactor.callLater(interval, self._looked) if interval else None
+
+    def _looked(self) -> None:
+        """Reload if a file has changed. What was refused is tried again, and told once.
+
+        For what it lacks may be in another file, which nobody looks at yet: a Secret may be mounted
+        after the ConfigMap that names it.
+        """
+        assert self._service is not None
+        if self._service.phase is not Phase.SERVING:
             return
-        old = self._loaded.settings
-        fixed = needs_restart(old, loaded.settings)
-        if fixed:
-            self._log.error("reload_refused", needs_restart=", ".join(fixed))
-            return
+        if self._refusal is not None or files.look(self._files) != self._files:
+            try:
+                self.reload()
+            except ConfigError as error:
+                if error.problems != self._refusal:
+                    self._refused(error)
+            else:
+                self._refusal = None
+        self._watch()
+
+
+def _check_watch(settings: Settings) -> None:
+    """ConfigError where psycopg or the libpq it needs is missing."""
+    if settings.watch.user:
         try:
-            self._service.reload(loaded.settings)
-        except OSError as error:
-            self._log.error("reload_refused", problems=str(error))
-            return
-        self._observer.configure(loaded.settings.log.format, loaded.settings.log.level)
-        self._loaded = loaded
-        changed = [f"{key}: {was} -> {now}" for key, was, now in changes(old, loaded.settings)]
-        self._log.info("reloaded", what="; ".join(changed))
+            import_module("guardproxy.ops.inquiry")
+        except ImportError as error:
+            said = f"{str(error).splitlines()[0]}; watching needs: pip install 'guardproxy[watch]'"
+            raise ConfigError([f"watch.user: {said}"]) from None
 
 
 def _raise_descriptor_limit() -> None:

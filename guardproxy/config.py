@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from guardproxy.leaves import LEAVES, SECTIONS, Leaf, did_you_mean, items, no_such, read, text
 from guardproxy.settings import (
     Auth,
+    Http,
     Limits,
     Listen,
     ListenTls,
@@ -22,6 +23,7 @@ from guardproxy.settings import (
     Match,
     Override,
     Pool,
+    Reload,
     Secret,
     SessionLimits,
     Settings,
@@ -34,7 +36,9 @@ from guardproxy.yamltext import YamlError, parse, shown_key
 
 __all__ = [
     "Auth",
+    "Change",
     "ConfigError",
+    "Http",
     "Limits",
     "Listen",
     "ListenTls",
@@ -43,6 +47,7 @@ __all__ = [
     "Match",
     "Override",
     "Pool",
+    "Reload",
     "Secret",
     "SessionLimits",
     "Settings",
@@ -78,6 +83,7 @@ _SERVICE_LINK = re.compile(
 
 # Listening sockets are opened once; what is read anew is the certificates they show.
 _RELOADABLE = {"listen.tls.cert", "listen.tls.key", "listen.tls.ca"}
+_HTTP_PLACE = {"http.enabled", "http.host", "http.port"}
 
 
 class ConfigError(Exception):
@@ -91,6 +97,20 @@ class ConfigError(Exception):
 class Loaded(msgspec.Struct, frozen=True):
     settings: Settings
     origins: dict[str, str]  # key path -> "default", "file F", "environment N" or "flag --x"
+    path: Path | None = None  # of the YAML file
+
+
+class Change(NamedTuple):
+    """What is another setting now; equal texts where only what is behind them has changed."""
+
+    key: str
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        if self.was == self.now:
+            return f"{self.key}: {self.now} has changed"
+        return f"{self.key}: {self.was} -> {self.now}"
 
 
 class _Given(msgspec.Struct, frozen=True):
@@ -135,7 +155,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
     if problems.said:
         raise ConfigError(problems.said)
     found = {key: origins.get(leaf, "default") for key, leaf, _, _ in items(settings)}
-    return Loaded(settings, found)
+    return Loaded(settings, found, path)
 
 
 def _given(
@@ -237,13 +257,16 @@ def _inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str,
     """What does not fit together: (further keys involved, key, what)."""
     yield from _tls_inconsistencies(settings)
     yield from _auth_inconsistencies(settings.auth)
+    yield from _http_inconsistencies(settings.http)
+    yield from _watch_inconsistencies(settings)
     upstream, pool = settings.upstream, settings.pool
     hosts, ports = upstream.host.count(",") + 1, str(upstream.port).count(",") + 1
     if ports not in (1, hosts):
         said = f"has {ports} ports for {hosts} in upstream.host; give one for all, or one for each"
         yield ("upstream.host",), "upstream.port", said
-    if pool.min_server_connections > pool.max_server_connections:
-        said = f"{pool.min_server_connections} is more than the {pool.max_server_connections}"
+    cap = pool.max_server_connections
+    if not isinstance(cap, str) and pool.min_server_connections > cap:
+        said = f"{pool.min_server_connections} is more than the {cap}"
         said += " of pool.max_server_connections; lower it, or raise the cap"
         yield ("pool.max_server_connections",), "pool.min_server_connections", said
 
@@ -285,12 +308,34 @@ def _auth_inconsistencies(auth: Auth) -> Iterator[tuple[tuple[str, ...], str, st
         yield involved, "auth.query_user", said
 
 
-def changes(old: Settings, new: Settings) -> list[tuple[str, str, str]]:
-    """What differs as (key, old text, new text); a changed secret is `***` on both sides."""
+def _http_inconsistencies(http: Http) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    involved = ("http.token", "http.token_file")
+    if http.require_token and not (http.token or http.token_file):
+        yield involved, "http.require_token", "needs http.token or http.token_file"
+
+
+def _watch_inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    watch, ending = settings.watch, settings.watch.terminate_idle
+    involved = ("watch.user", "watch.interval", "watch.terminate_idle")
+    if settings.pool.max_server_connections == "auto" and not (watch.user and watch.interval):
+        said = "auto needs watch.user, who asks PostgreSQL, and a watch.interval"
+        yield involved, "pool.max_server_connections", said
+    for name in ("older_than", "idle_in_transaction"):
+        limit = getattr(ending, name)
+        if limit and not watch.user:
+            yield involved, f"watch.terminate_idle.{name}", "needs watch.user, who ends them"
+        elif limit and limit < 2 * watch.interval:
+            # Guards tell each other at each look which connections are theirs.
+            said = "is less than two of watch.interval; raise it, or look more often"
+            yield involved, f"watch.terminate_idle.{name}", said
+
+
+def changes(old: Settings, new: Settings) -> list[Change]:
+    """What differs; a changed secret is `***` on both sides."""
     before, after = _valued(old), _valued(new)
     absent = (None, "none")
     return [
-        (key, before.get(key, absent)[1], after.get(key, absent)[1])
+        Change(key, before.get(key, absent)[1], after.get(key, absent)[1])
         for key in {**before, **after}
         if before.get(key, absent)[0] != after.get(key, absent)[0]
     ]
@@ -311,7 +356,8 @@ def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
 
 
 def _is_fixed(key: str) -> bool:
-    return key == "pool.mode" or (key.startswith("listen.") and key not in _RELOADABLE)
+    opened_once = key.startswith("listen.") or key in _HTTP_PLACE
+    return key == "pool.mode" or (opened_once and key not in _RELOADABLE)
 
 
 def describe(loaded: Loaded) -> str:

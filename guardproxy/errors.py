@@ -28,10 +28,13 @@ class Reason(enum.Enum):
     IDLE_IN_TRANSACTION_SESSION_TIMEOUT = "idle_in_transaction_session_timeout"
     SHUTDOWN = "shutdown"
     TOO_MANY_STATEMENTS = "too_many_statements"
+    KILLED = "killed"  # by an operator; servers too
+    CLOSED_IDLE = "closed_idle"  # an operator's CLOSE IDLE
     # Servers.
     SERVER_IDLE_TIMEOUT = "server_idle_timeout"
     SERVER_LIFETIME = "server_lifetime"
     EVICTED = "evicted"  # idle, and closed to make room for another pool
+    OVER_CAP = "over_cap"  # the cap, which follows PostgreSQL, has become smaller
     DIRTY = "dirty"  # its state is not known for certain, so nobody may have it
     DATABASE_DROPPED = "database_dropped"  # idle, and in the way of a DROP or CREATE DATABASE
     CLIENT_ENDED = "client_ended"  # it belonged to one client only
@@ -39,6 +42,8 @@ class Reason(enum.Enum):
     SERVER_LOGIN_FAILED = "server_login_failed"
     CLOSED_BY_SERVER = "closed_by_server"
     RECONFIGURED = "reconfigured"  # the upstream's settings changed
+    PAUSED = "paused"  # an operator's PAUSE
+    RECONNECT = "reconnect"  # an operator's RECONNECT
 
 
 class GuardError(Exception):
@@ -136,6 +141,26 @@ class ShuttingDown(GuardError):
     reason = Reason.SHUTDOWN
 
 
+class Killed(GuardError):
+    """An operator has ended this client."""
+
+    sqlstate = "57P01"
+    reason = Reason.KILLED
+
+
+class ClosedIdle(GuardError):
+    """An operator has closed who was idle."""
+
+    sqlstate = "57P05"
+    reason = Reason.CLOSED_IDLE
+
+
+class DatabaseDisabled(LoginRefused):
+    """An operator lets nobody into this database."""
+
+    sqlstate = "55000"
+
+
 class ServerRefused(GuardError):
     """PostgreSQL refused; `response` is its ErrorResponse body, to be passed on verbatim."""
 
@@ -158,6 +183,19 @@ class CannotLogIn(GuardError):
 
     sqlstate = "28000"
     reason = Reason.LOGIN_REFUSED
+
+
+class Declined(Exception):
+    """What an operator asks for cannot be done, and nothing was changed. Nobody is closed for it.
+
+    08P01 is what PgBouncer says of all such errors.
+    """
+
+    def __init__(self, message: str, hint: str = "", sqlstate: str = "08P01") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.sqlstate = sqlstate
 
 
 class IllegalEvent(Exception):

@@ -8,49 +8,15 @@ from base64 import b64decode
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from guardproxy.kinds import Bound, Cap, Directory, Duration, File, Functions, Names, Port
+from guardproxy.kinds import Secret as Secret
 from guardproxy.units import seconds
-
-
-class Secret:
-    """A text that only `reveal()` shows: no repr, format, log or dump does."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Secret):
-            return NotImplemented
-        return compare_digest(self._text.encode(), other._text.encode())
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret is not to be copied out of the process")
-
-
-# How a field is written, where its type does not tell (config.py knows how to read each kind).
-Duration = Annotated[float, Meta(ge=0, extra={"kind": "duration"})]  # 0 is off
-Bound = Annotated[float, Meta(gt=0, extra={"kind": "duration"})]  # must end some time
-File = Annotated[str, Meta(extra={"kind": "file"})]
-Directory = Annotated[str, Meta(extra={"kind": "directory"})]
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Cap = Annotated[int, Meta(ge=1)]
-Functions = Annotated[tuple[str, ...], Meta(extra={"kind": "functions"})]
+from guardproxy.watching import Watch
 
 
 class ListenTls(Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +41,14 @@ class Listen(Struct, frozen=True, forbid_unknown_fields=True):
         Directory | None,
         Meta(description="directory of a Unix socket `.s.PGSQL.<port>` beside TCP"),
     ] = None
+    # PgBouncer's so_reuseport. Off: two guards on one port by mistake would have two caps.
+    reuse_port: Annotated[
+        bool,
+        Meta(
+            description="listen where another guard with this setting does, to take over from it"
+            " without a gap: `true`, `false`"
+        ),
+    ] = False
     tls: ListenTls = field(default_factory=ListenTls)
 
 
@@ -164,6 +138,10 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
     ] = seconds("15min")
 
 
+UNASKED_CAP = 5
+"""The cap while `auto` knows nothing yet: the smallest PostgreSQL for hire has 20 to 25 slots."""
+
+
 class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     # Clients far outnumber transactions; what a session cannot take along pins it.
     mode: Annotated[
@@ -175,7 +153,12 @@ class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "transaction"
     # PgBouncer's default_pool_size; four guards fit under PostgreSQL's max_connections of 100.
     max_server_connections: Annotated[
-        Cap, Meta(description="the cap: connections to PostgreSQL over all databases and users")
+        Cap | Literal["auto"],
+        Meta(
+            description="the cap: connections to PostgreSQL over all databases and users; `auto`"
+            " follows what PostgreSQL has left (needs `watch.user`)",
+            extra={"kind": "cap"},
+        ),
     ] = 20
     # PgBouncer's min_pool_size.
     min_server_connections: Annotated[
@@ -228,6 +211,12 @@ class Pool(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=0, description="when so many wait, the next gets FATAL 53300 at once")
     ] = 10_000
 
+    @property
+    def first_cap(self) -> int:
+        """The cap to begin with: where it is `auto`, until PostgreSQL has been asked."""
+        cap = self.max_server_connections
+        return UNASKED_CAP if isinstance(cap, str) else cap
+
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     # At 16 kB each 80 MB; many times what one Django site opens.
@@ -254,6 +243,14 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     cancel_wait_timeout: Annotated[
         Bound, Meta(description="how long a cancel request may take to reach PostgreSQL")
     ] = seconds("10s")
+    # cloud-sql-proxy's min-sigterm-delay. Off: where Django stops first, nobody comes any more.
+    min_sigterm_delay: Annotated[
+        Duration,
+        Meta(
+            description="how long after SIGTERM the guard still lets everybody in, no longer ready,"
+            " before it begins to stop; for where Django gets SIGTERM at the same time"
+        ),
+    ] = seconds("0")
     # Kubernetes' terminationGracePeriodSeconds; gunicorn's graceful_timeout.
     shutdown_timeout: Annotated[
         Duration, Meta(description="how long a stop waits for work to finish; 0 cuts at once")
@@ -269,6 +266,73 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "info"
 
 
+class Http(Struct, frozen=True, forbid_unknown_fields=True):
+    # On: at 3 a.m. it is too late to switch it on. Nobody from outside sees it.
+    enabled: Annotated[
+        bool, Meta(description="serve health, metrics and the page: `true`, `false`")
+    ] = True
+    # The page shows names and statements.
+    host: Annotated[
+        str,
+        Meta(
+            description="address of health, metrics and page; whoever reaches it can read them",
+            extra={"kind": "host"},
+        ),
+    ] = "127.0.0.1"
+    # Beside listen.port.
+    port: Annotated[
+        Port, Meta(description="port of health, metrics and page; 0 picks a free one")
+    ] = 6433
+    # A page somewhere else must not read ours through a name of its own that leads here.
+    allowed_hosts: Annotated[
+        Names,
+        Meta(
+            description="names by which browsers may ask for the page, beside addresses,"
+            " `localhost` and `http.host`"
+        ),
+    ] = ()
+    # None: nobody can close connections from the page until somebody says who may.
+    token: Annotated[
+        Secret | None,
+        Meta(
+            description="what the page asks for before it closes connections; without it, it"
+            " cannot; 16 characters or more",
+            extra={"kind": "token"},
+        ),
+    ] = None
+    token_file: Annotated[
+        str | None,
+        Meta(
+            description="a file with a token in it, read at each reload; beside `http.token`,"
+            " either is good",
+            extra={"kind": "token_file"},
+        ),
+    ] = None
+    # On loopback whoever can read the page can read the log as well.
+    require_token: Annotated[
+        bool, Meta(description="ask for the token before the page shows anything: `true`, `false`")
+    ] = False
+    # What can stop the guard is a tool for those who know that they need it.
+    quitquitquit: Annotated[
+        bool,
+        Meta(
+            description="`POST /quitquitquit` from this host stops the guard, as SIGTERM does:"
+            " `true`, `false`"
+        ),
+    ] = False
+
+
+class Reload(Struct, frozen=True, forbid_unknown_fields=True):
+    # Off: a file that is half written is nobody's wish; who mounts ConfigMaps sets some seconds.
+    interval: Annotated[
+        Duration,
+        Meta(
+            description="how often the configuration file and the password, key and certificate"
+            " files it names are looked at, to reload when one has changed; 0 is off (SIGHUP only)"
+        ),
+    ] = seconds("0")
+
+
 class Match(Struct, frozen=True, forbid_unknown_fields=True):
     """Patterns that must all fit; names take shell globs, client_addr an address or CIDR block."""
 
@@ -279,14 +343,15 @@ class Match(Struct, frozen=True, forbid_unknown_fields=True):
 
     def fits(self, user: str, database: str, application_name: str, client_addr: str) -> bool:
         return (
-            _glob(self.user, user)
-            and _glob(self.database, database)
-            and _glob(self.application_name, application_name)
+            glob_fits(self.user, user)
+            and glob_fits(self.database, database)
+            and glob_fits(self.application_name, application_name)
             and (self.client_addr is None or address_fits(self.client_addr, client_addr))
         )
 
 
-def _glob(pattern: str | None, name: str) -> bool:
+def glob_fits(pattern: str | None, name: str) -> bool:
+    """Whether the name fits the shell glob; without one every name does."""
     return pattern is None or fnmatchcase(name, pattern)
 
 
@@ -346,7 +411,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             extra={"kind": "overrides"},
         ),
     ] = ()
+    http: Http = field(default_factory=Http)
+    watch: Watch = field(default_factory=Watch)
     log: Log = field(default_factory=Log)
+    reload: Reload = field(default_factory=Reload)
 
     def limits_for(
         self, user: str, database: str, application_name: str, client_addr: str

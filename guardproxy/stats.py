@@ -6,37 +6,13 @@ here. Nothing is computed until somebody looks.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from guardproxy.errors import Reason
-
-
-@dataclass(slots=True)
-class Totals:
-    """Since the start. Times in seconds, sizes in bytes, seen from us: `sent` to clients."""
-
-    logins: int = 0
-    queries: int = 0
-    transactions: int = 0
-    received: int = 0
-    sent: int = 0
-    waits: int = 0
-    wait_time: float = 0.0
-    active_time: float = 0.0
-    servers_opened: int = 0
-    cancels: int = 0
-    endings: Counter[Reason] = field(default_factory=Counter)
-
-    def add(self, session: Counts) -> None:
-        """A session has ended: keep what it counted."""
-        self.queries += session.queries
-        self.transactions += session.transactions
-        self.received += session.received
-        self.sent += session.sent
-        self.waits += session.waits
-        self.wait_time += session.wait_time
-        self.active_time += session.active_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +26,121 @@ class Counts:
     waits: int
     wait_time: float
     active_time: float
+    transaction_time: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the sessions of one (database, user) have counted together.
+
+    Times in seconds, sizes in bytes, seen from us: `sent` to clients.
+    """
+
+    logins: int = 0
+    queries: int = 0
+    transactions: int = 0
+    received: int = 0
+    sent: int = 0
+    waits: int = 0
+    wait_time: float = 0.0
+    active_time: float = 0.0
+    transaction_time: float = 0.0
+
+    def add(self, counts: Counts | Tally) -> None:
+        """Those of one more session, or of one more pool."""
+        self.queries += counts.queries
+        self.transactions += counts.transactions
+        self.received += counts.received
+        self.sent += counts.sent
+        self.waits += counts.waits
+        self.wait_time += counts.wait_time
+        self.active_time += counts.active_time
+        self.transaction_time += counts.transaction_time
+
+
+OTHER = "other"
+"""What is counted together, where each apart would be without bounds."""
+_SQLSTATE = re.compile("[0-9A-Z]{5}")
+_SQLSTATES_KEPT = 100
+
+
+class SqlStates:
+    """How often each SQLSTATE was said. Bounded, for functions may raise any they like."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def count(self, sqlstate: str) -> None:
+        new = sqlstate not in self.counts
+        if new and (len(self.counts) >= _SQLSTATES_KEPT or not _SQLSTATE.fullmatch(sqlstate)):
+            sqlstate = OTHER
+        self.counts[sqlstate] += 1
+
+
+@dataclass(slots=True)
+class Totals(Tally):
+    """Those of all whose sessions are over, and what is not any pool's own, since the start."""
+
+    servers_opened: int = 0
+    cancels: int = 0
+    handovers: int = 0  # servers that sessions gave back while they lived on
+    probes: int = 0  # questions to PostgreSQL before that
+    errors: SqlStates = field(default_factory=SqlStates)  # ours, to clients
+    reloads: Counter[str] = field(default_factory=Counter)  # "ok", "failed"
+    endings: Counter[Reason] = field(default_factory=Counter)
+
+
+BOUNDS = tuple(2.0**power / 1e6 for power in range(6, 27))
+"""Seconds: the upper ends of a histogram's buckets, 64 µs to 67 s, each twice the one before."""
+_SHIFT = 6
+_LAST = len(BOUNDS)
+
+
+class Histogram:
+    """How often something has taken how long. A bucket's number is read off the bits of a time."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)  # the last is what took longer than all bounds
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one. HOT."""
+        self.sum += seconds
+        bucket = (int(seconds * 1e6) >> _SHIFT).bit_length()
+        self.counts[bucket if bucket < _LAST else _LAST] += 1
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def cumulative(self) -> list[int]:
+        """How many took less than each of BOUNDS, and last how many there are: Prometheus' way."""
+        return list(accumulate(self.counts))
+
+    def quantile(self, share: float) -> float:
+        """Seconds that this share of all took at most: a bucket's upper end, so within twice."""
+        below = self.cumulative()
+        if not below[-1]:
+            return 0.0
+        return (*BOUNDS, float("inf"))[bisect_left(below, share * below[-1])]
+
+
+class Timings:
+    """How long what matters takes, over all pools: five histograms; and what PostgreSQL refuses."""
+
+    __slots__ = ("connect", "errors", "login", "query", "transaction", "wait")
+
+    def __init__(self) -> None:
+        self.wait = Histogram()  # for a server
+        self.query = Histogram()  # from a client's request until nothing is owed
+        self.transaction = Histogram()  # from its first request until the session is idle
+        self.login = Histogram()  # a client's, from accept to welcome, all waiting counted
+        self.connect = Histogram()  # ours at PostgreSQL, until it is ready for queries
+        self.errors = SqlStates()  # PostgreSQL's, to clients
 
 
 class Census:

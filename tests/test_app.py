@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from guardproxy.app import CUT, FORCED_GRACE, STOPPED, Application
-from guardproxy.config import ConfigError, Loaded, Pool, Settings
-from guardproxy.settings import Listen
+from guardproxy.config import ConfigError, Loaded, Pool, Reload, Settings
+from guardproxy.life import Phase
+from guardproxy.settings import Auth, Http, Listen, Secret, Upstream, UpstreamTls, User
+from guardproxy.watching import Watch
 
 
 class Notes:
@@ -27,13 +32,9 @@ class Notes:
 
 
 class Service(Notes):
-    def __init__(self) -> None:
-        super().__init__()
-        self.drained: Deferred[bool] = Deferred()
-
-    def drain(self) -> Deferred[bool]:
-        self.calls.append(("drain",))
-        return self.drained
+    phase = Phase.SERVING
+    settings = Settings()
+    pooler = SimpleNamespace(upstream="db:5432", clients={})
 
 
 class Stage:
@@ -43,6 +44,8 @@ class Stage:
         self.reactor, self.log, self.observer, self.service = Notes(), Notes(), Notes(), Service()
         self.next: Settings | Exception = Settings()
         self.app = Application(self.load, cast(asyncio.AbstractEventLoop, None), self.reactor)
+        self.notifier = Notes()
+        self.app._notifier = cast(Any, self.notifier)
         self.app._log = cast(Any, self.log)
         self.app._observer = cast(Any, self.observer)
         self.app._service = cast(Any, self.service)
@@ -65,20 +68,21 @@ class Stage:
 )
 def test_the_exit_code_tells_whether_anybody_was_cut(clean: bool, code: int, grace: float) -> None:
     stage = Stage()
-    stage.app._stop()
-    assert stage.service.calls == [("drain",)]
-    assert stage.reactor.calls == []
-    stage.service.drained.callback(clean)
+    stage.app._stopped(clean)
     assert stage.app._exit == code
     ((delay, _),) = stage.reactor.named("callLater")
     assert delay == grace
 
 
-def test_a_second_signal_cuts() -> None:
+@pytest.mark.parametrize("second", ["_terminate", "_interrupt"])
+@pytest.mark.parametrize(("first", "done"), [("_terminate", "terminate"), ("_interrupt", "drain")])
+def test_the_first_signal_begins_and_the_second_cuts(first: str, done: str, second: str) -> None:
+    """Only SIGTERM knows of a delay."""
     stage = Stage()
-    stage.app._stop()
-    stage.app._stop()
-    assert stage.service.calls == [("drain",), ("cut",)]
+    getattr(stage.app, first)()
+    assert stage.service.calls == [(done,)]
+    getattr(stage.app, second)()
+    assert stage.service.calls == [(done,), ("cut",)]
 
 
 # -- reloading ------------------------------------------------------------------------------------
@@ -104,7 +108,8 @@ def test_nor_does_one_that_needs_a_restart() -> None:
     stage = Stage()
     stage.reload(Settings(listen=Listen(port=7000)))
     assert stage.service.calls == []
-    assert stage.log.named("error") == [("reload_refused", "listen.port")]
+    why = "listen.port: can only be changed by a restart"
+    assert stage.log.named("error") == [("reload_refused", why)]
 
 
 def test_nor_one_whose_files_cannot_be_used() -> None:
@@ -118,3 +123,226 @@ def test_nor_one_whose_files_cannot_be_used() -> None:
     assert stage.log.named("error") == [("reload_refused", "no such certificate")]
     assert stage.app._loaded.settings == Settings()
     assert stage.observer.calls == []
+
+
+def test_who_asks_for_a_reload_is_told_what_changed_or_why_not() -> None:
+    """As the console does."""
+    stage = Stage()
+    stage.next = Settings(pool=Pool(max_server_connections=7))
+    assert stage.app.reload() == [("pool.max_server_connections", "20", "7")]
+    assert stage.app.reload() == []
+    assert stage.log.named("info")[-1] == ("reloaded", "nothing has changed")
+    stage.next = Settings(listen=Listen(port=7000))
+    with pytest.raises(ConfigError, match="only be changed by a restart"):
+        stage.app.reload()
+
+
+def test_a_guard_that_ends_takes_nothing_more() -> None:
+    stage = Stage()
+    stage.service.phase = Phase.DRAINING
+    with pytest.raises(ConfigError, match="the guard is draining"):
+        stage.app.reload()
+
+
+def test_a_secret_that_changed_is_told_and_not_shown() -> None:
+    stage = Stage()
+    for password in ("before", "after"):
+        users = {"a": User(password=Secret(password), password_file="/secret")}
+        stage.next = Settings(auth=Auth(users=users))
+        stage.app.reload()
+    (told,) = stage.log.named("info")[-1:]
+    assert told == ("reloaded", "auth.users.a.password: *** has changed")
+
+
+# -- watching files --------------------------------------------------------------------------------
+
+
+class Watched(Stage):
+    """One whose configuration names a file that may change, looked at every 5 seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = folder / "ca.crt"
+        self.authority.write_text("one")
+        super().__init__()
+        self.clock = Clock()
+        self.app._reactor = self.clock
+        self.upstream(reload=Reload(interval=5.0))
+        self.app.reload()
+        self.log.calls.clear()
+
+    def upstream(self, **sections: Any) -> None:
+        tls = UpstreamTls(ca=str(self.authority))
+        self.next = Settings(upstream=Upstream(tls=tls), **sections)
+
+    def pass_time(self) -> None:
+        self.clock.pump([2.5] * 4)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def test_files_are_not_watched_unless_wanted() -> None:
+    stage = Stage()
+    stage.app._watch()
+    assert stage.reactor.calls == []
+
+
+def test_what_stays_the_same_is_not_read_again(watched: Watched) -> None:
+    watched.pass_time()
+    assert watched.log.calls == []
+
+
+def test_a_rotated_file_is_taken_though_no_setting_changes(watched: Watched) -> None:
+    watched.authority.write_text("two")
+    watched.pass_time()
+    told = f"upstream.tls.ca: {watched.authority} has changed"
+    assert watched.log.calls == [("info", "reloaded", told)]
+    assert len(watched.service.named("reload")) == 2
+
+
+def test_what_is_refused_is_tried_again_and_told_once(watched: Watched) -> None:
+    """What it lacks may be in a file that is not there yet."""
+    good = watched.next
+    watched.next = ConfigError(["upstream.tls.ca: cannot read"])
+    watched.authority.write_text("two")
+    watched.pass_time()
+    watched.pass_time()
+    assert watched.log.calls == [("error", "reload_refused", "upstream.tls.ca: cannot read")]
+    watched.next = ConfigError(["upstream.tls.ca: is empty"])
+    watched.pass_time()
+    watched.next = good
+    watched.pass_time()
+    watched.pass_time()
+    assert [call[1] for call in watched.log.calls] == [
+        "reload_refused",
+        "reload_refused",
+        "reloaded",
+    ]
+
+
+def test_watching_can_be_changed_by_a_reload(watched: Watched) -> None:
+    watched.upstream(reload=Reload(interval=60.0))
+    watched.app.reload()
+    assert [call.time - watched.clock.seconds() for call in watched.clock.calls] == [60.0]
+    watched.upstream()
+    watched.app.reload()
+    assert watched.clock.calls == []
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(watched: Watched) -> None:
+    """Nobody knows which half was seen."""
+    load = watched.app._load
+
+    def load_slowly() -> Loaded:
+        watched.authority.write_text("three")
+        watched.app._load = load
+        return load()
+
+    watched.authority.write_text("two")
+    watched.app._load = load_slowly
+    watched.pass_time()
+    assert len(watched.log.named("info")) == 2
+
+
+def test_a_guard_that_ends_looks_no_more(watched: Watched) -> None:
+    watched.service.phase = Phase.TERMINATING
+    watched.authority.write_text("two")
+    watched.pass_time()
+    assert watched.log.calls == []
+    assert watched.clock.calls == []
+
+
+# -- the supervisor --------------------------------------------------------------------------------
+
+
+def test_the_supervisor_hears_of_reloads_and_of_the_end() -> None:
+    stage = Stage()
+    stage.app.reload()
+    stage.next = ConfigError(["pool.mod: no such setting"])
+    stage.app._reload()
+    for phase in (Phase.TERMINATING, Phase.DRAINING, Phase.STOPPED):
+        stage.app._tell_phase(phase)
+    assert [call[0] for call in stage.notifier.calls] == [
+        *("reloading", "ready") * 2,  # refused, it goes on as before
+        "stopping",
+        "stopping",
+    ]
+    status, within = stage.notifier.named("stopping")[0]
+    assert status == "terminating, 0 clients"
+    assert within > Settings().timeouts.shutdown_timeout
+
+
+def test_signs_of_life_come_from_the_loop() -> None:
+    stage, clock = Stage(), Clock()
+    stage.app._reactor = clock
+    stage.notifier.watchdog = 5.0  # type: ignore[attr-defined]
+    stage.app._sign_of_life()
+    clock.pump([2.5] * 4)
+    assert len(stage.notifier.named("alive")) == 3
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+
+def test_a_token_file_that_is_gone_refuses_a_reload_before_anything_is_taken(
+    tmp_path: Path,
+) -> None:
+    stage = Stage()
+    stage.reload(Settings(http=Http(token_file=str(tmp_path / "gone"))))
+    assert stage.service.calls == []
+    assert "cannot read" in str(stage.log.named("error"))
+    assert stage.app._reloads == {"failed": 1}
+    stage.reload(Settings())
+    assert stage.app._reloads == {"failed": 1, "ok": 1}
+
+
+def test_told_to_stop_over_http_the_answer_leaves_first() -> None:
+    stage = Stage()
+    stage.app._quit()
+    assert stage.service.calls == []
+    ((delay, end),) = stage.reactor.named("callLater")
+    end()
+    assert delay > 0
+    assert stage.service.calls == [("terminate",)]
+
+
+# -- the watcher ----------------------------------------------------------------------------------
+
+WATCHED = Settings(watch=Watch(user="watcher"))
+
+
+def test_a_watcher_without_psycopg_is_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "guardproxy.ops.inquiry", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    stage = Stage()
+    stage.reload(WATCHED)
+    assert stage.service.calls == []
+    ((event, problems),) = stage.log.named("error")
+    assert event == "reload_refused"
+    assert problems.endswith("watching needs: pip install 'guardproxy[watch]'")
+
+
+def test_the_watcher_begins_changes_and_ends_with_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Notes] = []
+
+    def make(*parts: object) -> Notes:
+        made.append(Notes())
+        return made[-1]
+
+    monkeypatch.setattr("guardproxy.ops.watcher.Watcher", make)
+    stage = Stage()
+    stage.reload(Settings(pool=Pool(max_server_connections=7)))
+    assert made == []
+    stage.reload(WATCHED)
+    stage.reload(Settings())
+    (watcher,) = made
+    assert watcher.named("take") == [(WATCHED,), (Settings(),)]
+    assert watcher.named("stop") == []
+    stage.app._stopped(True)
+    assert watcher.named("stop") == [()]

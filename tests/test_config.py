@@ -99,7 +99,16 @@ def test_every_setting_can_be_set_by_a_variable(tmp_path: Path) -> None:
         "auth.query_user": "asker",
         "overrides": '[{"match": {"user": "a"}, "query_wait_timeout": "1s"}]',
         "pool.suspect_functions": "shop.tenant, lock_all",
+        "http.enabled": "false",
+        "http.allowed_hosts": "guard, guard.example",
+        "http.token": "0123456789abcdef",
+        "http.token_file": str(tmp_path / "token"),
+        "http.require_token": "true",
+        "http.quitquitquit": "true",
+        "watch.terminate_idle.older_than": "17s",
+        "watch.terminate_idle.idle_in_transaction": "17s",
     }
+    (tmp_path / "token").write_text("fedcba9876543210\n")
     environ = {
         name: special.get(key) or _other_value(key, tmp_path / "pem")
         for name, key in VARIABLES.items()
@@ -118,6 +127,8 @@ def _other_value(key: str, pem: Path) -> str:
         return str(pem)
     if leaf.kind == "duration":
         return "7s"
+    if isinstance(leaf.default, bool):
+        return "false" if leaf.default else "true"
     return leaf.choices[-1] if leaf.choices else "17"
 
 
@@ -176,7 +187,7 @@ timeouts: {shutdown_timeout: 1h:30}
     assert problems(file, text, environ, {"listen.port": "x"}) == [
         "listn: no such setting; did you mean listen?",
         "pool.query_wait_timeout: 20 has no unit; write 20s or 20ms",
-        "pool.max_server_connections: 'many' is wrong: it must be a whole number",
+        "pool.max_server_connections: 'many' is wrong: it must be a whole number, or auto",
         "pool.idle_session_timeout: no such setting; did you mean timeouts.idle_session_timeout?",
         "upstream: is a section; its settings stand below it, such as upstream.host",
         "limits.max_client_conections: no such setting; did you mean max_client_connections?",
@@ -296,6 +307,25 @@ USERS = "users: {asker: {password: x}}"
             "auth: {query: select $1, query_user: asker, " + USERS + "}",
             "auth.query: is of no use with auth.method password; leave it out",
         ),
+        (
+            "pool: {max_server_connections: auto}",
+            "pool.max_server_connections: auto needs watch.user, who asks PostgreSQL, and a"
+            " watch.interval",
+        ),
+        (
+            "{pool: {max_server_connections: auto}, watch: {user: watcher, interval: 0}}",
+            "pool.max_server_connections: auto needs watch.user, who asks PostgreSQL, and a"
+            " watch.interval",
+        ),
+        (
+            "watch: {terminate_idle: {older_than: 15min}}",
+            "watch.terminate_idle.older_than: needs watch.user, who ends them",
+        ),
+        (
+            "watch: {user: watcher, terminate_idle: {idle_in_transaction: 15s}}",
+            "watch.terminate_idle.idle_in_transaction: is less than two of watch.interval;"
+            " raise it, or look more often",
+        ),
     ],
 )
 def test_combinations_that_do_not_fit(file: Path, text: str, said: str) -> None:
@@ -314,6 +344,9 @@ def test_combinations_that_do_not_fit(file: Path, text: str, said: str) -> None:
         "pool: {max_server_connections: 4, min_server_connections: 4}",
         "auth: {method: scram-sha-256, " + USERS + "}",
         "auth: {method: scram-sha-256, query: select $1, query_user: asker, " + USERS + "}",
+        "{pool: {max_server_connections: auto, min_server_connections: 9}, watch: {user: w}}",
+        "watch: {user: w, interval: 0, terminate_idle: {older_than: 1s, dry_run: false}}",
+        "watch: {user: w, password: x, terminate_idle: {older_than: 20s, when: {idle: 3}}}",
     ],
 )
 def test_combinations_that_fit(file: Path, text: str) -> None:

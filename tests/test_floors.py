@@ -15,13 +15,29 @@ HOUSE = ROOT / "guardproxy"
 LONGEST = 500
 """Lines; longer files have a seam somewhere."""
 
-GROUND = frozenset(("errors", "stats", "units", "settings", "yamltext", "leaves", "config"))
+GROUND = frozenset(
+    (
+        "errors",
+        "stats",
+        "views",
+        "units",
+        "kinds",
+        "settings",
+        "watching",
+        "yamltext",
+        "leaves",
+        "config",
+        "files",
+        "life",
+    )
+)
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     "wire": 1,
     "session": 2,
     "pool": 2,
     "net": 3,
+    "ops": 3,
     "app": 4,
     "cli": 4,
     "__main__": 4,
@@ -30,20 +46,21 @@ OPENINGS = {
     0: ("Ground floor: ",),
     1: ("Sans-I/O: ", "First floor, sans-I/O: "),
     2: ("Sans-I/O: ", "Second floor, sans-I/O: "),
-    3: ("Net: ", "Third floor: "),
+    3: ("Net: ", "Ops: ", "Third floor: "),
     4: ("Roof: ",),
 }
 """How a module's docstring begins, by its floor; the second form is a package's."""
 ONLY_IN = {
-    "twisted": {"net", "app"},
-    "zope": {"net"},
+    "twisted": {"net", "ops", "app"},
+    "zope": {"net", "ops"},
     "asyncio": {"net", "app"},
     "socket": {"net", "demo"},
     "yaml": {"yamltext"},
     "click": {"cli"},
     "django": {"demo"},
-    "psycopg": {"demo"},
-    "rich": {"demo"},
+    "psycopg": {"demo", "ops"},
+    "prometheus_client": {"ops"},
+    "rich": {"demo", "ops"},
 }
 """Who may import what comes from outside (cli reports on a demo that lacks its packages)."""
 

@@ -40,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
 def start(line: str, folder: Path) -> subprocess.Popen[str]:
     """Run a command of the README here, on a port that is free."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GUARDPROXY_LISTEN_PORT": "0"}
+    environment["GUARDPROXY_HTTP_PORT"] = "0"
     return subprocess.Popen(
         [sys.executable, "-m", *line.split()],
         cwd=folder,
@@ -64,6 +65,12 @@ def test_example_file(folder: Path) -> None:
     assert settings.limits_for("app", "app", "celery worker", "").idle_session_timeout == 0
 
 
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_file_loads(text: str, tmp_path: Path) -> None:
+    (tmp_path / "guardproxy.yaml").write_text(text)
+    load(tmp_path / "guardproxy.yaml", {}, {})
+
+
 @pytest.mark.parametrize("line", CHECKS)
 def test_check_config(line: str, folder: Path) -> None:
     with start(line, folder) as process:
@@ -85,11 +92,13 @@ def test_run(line: str, folder: Path) -> None:
 
 
 def test_every_command_is_known() -> None:
-    """What is not run here runs elsewhere: the demo in tests/demo, pytest in CI."""
+    """What is not run here runs elsewhere: the demo in tests/demo, pytest in CI, install-view in
+    tests/integration/test_install_view.py."""
     elsewhere = [line for line in commands() if line not in RUNS + CHECKS]
     assert [line.split(" && ")[-1] for line in elsewhere] == [
         ".venv/bin/guardproxy demo",
         ".venv/bin/pytest",
+        "guardproxy install-view --grant-to app --apply 'host=db user=postgres dbname=app'",
     ]
     ci = (ROOT / ".ci" / "run").read_text()
     for step in elsewhere[1].split(" && "):

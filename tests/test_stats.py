@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
 from guardproxy.errors import Reason
-from guardproxy.stats import Census, Counts, Totals
+from guardproxy.stats import BOUNDS, OTHER, Census, Counts, Histogram, SqlStates, Totals
 
 
 def test_a_sessions_counts_are_added_up() -> None:
     totals = Totals(logins=1)
     for _ in range(2):
-        totals.add(Counts(3, 2, 100, 200, 1, 0.5, 0.25))
+        totals.add(Counts(3, 2, 100, 200, 1, 0.5, 0.25, 2.0))
     assert (totals.logins, totals.queries, totals.transactions) == (1, 6, 4)
     assert (totals.received, totals.sent) == (200, 400)
     assert (totals.waits, totals.wait_time, totals.active_time) == (2, 1.0, 0.5)
+    assert totals.transaction_time == 4.0
 
 
 def test_endings_are_counted_by_reason() -> None:
@@ -40,3 +45,36 @@ def test_words_that_clients_chose_are_forgotten_with_them() -> None:
     assert not census.by_user
     assert not census.by_application_name
     assert not census.by_address
+
+
+@given(some.lists(some.floats(0, 1e6), min_size=1))
+def test_a_histogram_counts_each_time_below_the_bounds_above_it(times: list[float]) -> None:
+    histogram = Histogram()
+    for seconds in times:
+        histogram.observe(seconds)
+    micro = [int(seconds * 1e6) / 1e6 for seconds in times]  # it looks at whole microseconds
+    below = [sum(seconds < bound for seconds in micro) for bound in BOUNDS]
+    assert histogram.cumulative() == [*below, len(times)]
+    assert histogram.count == len(times)
+    assert histogram.sum == pytest.approx(sum(times))
+
+
+def test_a_quantile_is_the_upper_end_of_its_bucket() -> None:
+    histogram = Histogram()
+    assert histogram.quantile(0.5) == 0.0
+    for seconds in [0.001] * 90 + [0.1] * 9 + [1000.0]:
+        histogram.observe(seconds)
+    assert histogram.quantile(0.5) == 0.001024
+    assert histogram.quantile(0.99) == 0.131072
+    assert histogram.quantile(1.0) == float("inf")
+
+
+def test_errors_are_counted_by_sqlstate_and_bounded() -> None:
+    states = SqlStates()
+    for sqlstate in ["42P01", "42P01", "", "42p01", "42P011", "4\udcff000", "P0001"]:
+        states.count(sqlstate)
+    assert states.counts == {"42P01": 2, OTHER: 4, "P0001": 1}
+    for number in range(1000):  # as functions may raise them
+        states.count(f"{number:05}")
+    assert len(states.counts) <= 101
+    assert sum(states.counts.values()) == 1007

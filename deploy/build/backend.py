@@ -37,7 +37,7 @@ PURE = "GUARDPROXY_PURE"
 MYPYC = "mypy>=2.4,<3"
 MODULES = """
     wire/frames wire/messages
-    session/acts session/belongings session/passthrough session/roaming session/session
+    session/acts session/belongings session/life session/passthrough session/roaming session/session
     session/speaking session/statements session/states
 """
 """What a transaction passes through; more costs time at every installation and wins nothing."""
@@ -87,9 +87,9 @@ def extensions(scratch: str) -> list[Any]:
 class Sdist(sdist):  # type: ignore[misc] # setuptools ships no types
     """What builds it is part of the source."""
 
-    def add_defaults(self) -> None:
-        super().add_defaults()
+    def make_distribution(self) -> None:
         self.filelist.append(os.path.relpath(__file__, ROOT))
+        super().make_distribution()
 
 
 class Backend(type(_build_wheel.__self__)):  # type: ignore[misc]

@@ -40,6 +40,7 @@ MAX_LOGIN_BUFFER = 64 * 1024 + 4096
 """Bytes a client may send ahead while it is being logged in."""
 
 _PEERCRED = struct.Struct("3i")
+_AT_REST = (State.PARKED, State.IDLE)
 _IDLE = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
 
 
@@ -66,6 +67,7 @@ class ClientLink(TwistedProtocol):
         self.paused = False  # while it waits: its backlog is full
         self.wait_timer: Timer | None = None  # perhaps of an earlier wait: it looks when it fires
         self.wait_due = 0.0  # when it fires
+        self.dismissed = -1.0  # since when it was idle, when an operator sent it away
         self.told_pins: dict[PinReason, Pin] = {}  # those the log knows of
         self.doors: list[Door[ClientLink]] = []
         self.at_the_door: Deferred[None] | None = None
@@ -298,6 +300,13 @@ class ClientLink(TwistedProtocol):
             return None
         return session.since
 
+    @property
+    def resting_since(self) -> float | None:
+        """Since when it has nothing under way and waits for nothing of ours; None if it does."""
+        if self.session is None:
+            return None if self._pending is not None else self.opened_at
+        return self.session.since if self.session.state in _AT_REST else None
+
     def offered(self, server: ServerLink) -> bool:
         """A server for this client's ticket; False if it does not want it any more."""
         return self.ended is None and self.pooler.lend(self, server)
@@ -315,6 +324,7 @@ class ClientLink(TwistedProtocol):
     def end(self, error: GuardError) -> None:
         """The client is told why, and closed."""
         if self.ended is None:
+            self.pooler.told(error)
             if self.session is None or not self.session.mid_reply:
                 self.transport.write(messages.fatal(error))
             self.close(error.reason, error.message)

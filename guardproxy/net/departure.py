@@ -45,6 +45,7 @@ class Departure:
             knocked = reason is Reason.CLIENT_GONE and client.request is None
             say = self.pooler.log.debug if knocked else self.pooler.log.info
             now = self.pooler.now()
+            self.pooler.endings.client(client, reason, why, now)
             about = partial(describe, client, now, ending=True)
             say("client_over", about, reason=reason.value, why=why)
         if client.ticket is not None:
@@ -53,11 +54,16 @@ class Departure:
         session, link = client.session, client.server
         if session is not None:
             parting = session.leave(self.pooler.now())
-            self.pooler.totals.add(_counts(session))
+            self._count(client, session.counts())
             if link is not None:
                 link.take_back()
                 self._part(link, session, parting, polite)
         self.pooler.entrance.departed(client)
+
+    def _count(self, client: ClientLink, counts: Counts) -> None:
+        self.pooler.totals.add(counts)
+        if client.request is not None:
+            self.pooler.entrance.logins.of(client.request).tally.add(counts)
 
     def _withdraw_all(self, ticket: ClientTicket) -> None:
         self.pooler.withdraw(ticket)
@@ -141,15 +147,3 @@ def _and_cancel(result: T, timer: Timer) -> T:
     if timer.active():
         timer.cancel()
     return result
-
-
-def _counts(session: Session) -> Counts:
-    return Counts(
-        session.queries,
-        session.transactions,
-        session.received,
-        session.sent,
-        session.waits,
-        session.wait_time,
-        session.active_time,
-    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from guardproxy.errors import GuardError, LoginRefused, ShuttingDown
+from guardproxy.errors import DatabaseDisabled, GuardError, LoginRefused
 from guardproxy.net import tls
 from guardproxy.net.logins import Logins
 from guardproxy.net.people import describe, who
@@ -70,8 +70,8 @@ class Entrance:
         return self._deadline(client, self.logins.answer(client, step))
 
     def _enter(self, client: ClientLink, request: Request) -> Deferred[Any]:
-        if self.pooler.draining:
-            raise ShuttingDown("the guard is shutting down")
+        if request.database in self.pooler.disabled:
+            raise DatabaseDisabled(f"database does not allow connections: {request.database}")
         if self.settings.listen.tls.mode == "verify-full":
             name = tls.common_name(client.transport.tls)
             if name != request.user:
@@ -161,9 +161,9 @@ class Entrance:
         now, parameters = self.pooler.now(), request.parameters
         session: Session
         if self.settings.pool.mode == "transaction":
-            session = Roaming(parameters, known, now, self._rules)
+            session = Roaming(parameters, known, now, self._rules, self.pooler.timings)
         else:
-            session = Session(parameters, now)
+            session = Session(parameters, now, self.pooler.timings)
         client.pool = self.logins.of(request).pool
         session.application_name = known.get("application_name", "")
         session.enter(Event.LOGGED_IN, now)
@@ -173,7 +173,7 @@ class Entrance:
         client.begin(session, welcome + messages.ready_for_query(messages.IDLE))
 
     def _begin_passthrough(self, client: ClientLink, request: Request) -> None:
-        session = Passthrough(request.parameters, self.pooler.now())
+        session = Passthrough(request.parameters, self.pooler.now(), self.pooler.timings)
         session.application_name = request.application_name
         session.enter(Event.LOGGED_IN, self.pooler.now())
         session.enter(Event.ASKED, self.pooler.now())
@@ -185,6 +185,9 @@ class Entrance:
 
     def _logged_in(self, client: ClientLink) -> None:
         self.pooler.totals.logins += 1
+        if client.request is not None:
+            self.logins.of(client.request).tally.logins += 1
+        self.pooler.timings.login.observe(self.pooler.now() - client.opened_at)
         self.pooler.log.info("client_login", partial(describe, client, self.pooler.now()))
 
 

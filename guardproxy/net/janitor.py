@@ -9,7 +9,13 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING
 
-from guardproxy.errors import IdleInTransactionTimeout, IdleSessionTimeout, Reason
+from guardproxy.errors import (
+    ClosedIdle,
+    GuardError,
+    IdleInTransactionTimeout,
+    IdleSessionTimeout,
+    Reason,
+)
 from guardproxy.net.people import tell_pins
 from guardproxy.pool.pool import Population
 from guardproxy.session.states import State
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 SWEEP = 1.0
 """Seconds between sweeps; PgBouncer's janitor runs every third of a second."""
 
-_NOTHING_RUNS = (State.IDLE, State.PARKED)
+NOTHING_RUNS = (State.IDLE, State.PARKED)
 _IN_TRANSACTION = (State.IN_TRANSACTION, State.FAILED)
 
 
@@ -53,20 +59,29 @@ def _look_at_client(pooler: Pooler, client: ClientLink, now: float) -> None:
     if session is None or limits is None:
         return
     lasted = now - session.since
-    if session.state in _NOTHING_RUNS:
+    if session.state in NOTHING_RUNS:
         limit = idle_limit(client)
         if limit and lasted >= limit:
-            probe = session.probe(now)
-            if probe and client.server is not None:
-                client.server.transport.write(probe)
-            if session.commands:
-                pooler.obey(client)
+            ask_to_go(pooler, client, now)
     elif session.state in _IN_TRANSACTION:
         limit = limits.idle_in_transaction_session_timeout
         if limit and lasted >= limit:
             client.end(_too_long_in_transaction(lasted, limit))
     elif session.state is State.WAITING:
         _look_at_waiter(pooler, client, lasted)
+
+
+def ask_to_go(pooler: Pooler, client: ClientLink, now: float) -> bool:
+    """Who is idle ends, unless its server says that it listens; False if it is spared already."""
+    session = client.session
+    assert session is not None
+    probe = session.probe(now)
+    if probe and client.server is not None:
+        client.server.transport.write(probe)
+    going = bool(probe or session.commands)
+    if session.commands:
+        pooler.obey(client)
+    return going
 
 
 def _look_at_lease(pooler: Pooler, client: ClientLink, now: float) -> None:
@@ -136,8 +151,15 @@ def idle_limit(client: ClientLink) -> float:
     return max(limits.idle_session_timeout, age or 0.0)
 
 
-def idle_too_long(client: ClientLink, now: float) -> IdleSessionTimeout:
-    lasted = now - client.session.since if client.session else 0.0
+def why_it_ends(client: ClientLink, now: float) -> GuardError:
+    """Why an idle client is closed: an operator wants it so, or it has been idle for too long."""
+    since = client.session.since if client.session else now
+    lasted = now - since
+    if client.dismissed == since:
+        return ClosedIdle(
+            "terminating connection due to administrator command "
+            f"(CLOSE IDLE; idle for {lasted:.0f} s)"
+        )
     return IdleSessionTimeout(
         f"terminating connection due to idle-session timeout (idle for {lasted:.0f} s, "
         f"timeouts.idle_session_timeout is {idle_limit(client):g} s)",

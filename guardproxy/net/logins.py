@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -17,6 +17,7 @@ from guardproxy.pool.pool import Pool, PoolName
 from guardproxy.session import conversations, login
 from guardproxy.session.conversations import Credential, PasswordWanted
 from guardproxy.session.login import Request
+from guardproxy.stats import Tally
 from guardproxy.wire.scram import Verifier
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Account:
     asks_until: float = 0.0
     credential: Credential | None = None
     proved_until: float = 0.0
+    tally: Tally = field(default_factory=Tally)  # of its sessions that are over
 
     def knows(self, credential: Credential, now: float) -> bool:
         """Whether PostgreSQL has lately accepted this very password."""

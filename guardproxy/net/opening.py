@@ -81,6 +81,7 @@ class Opener:
         pooler = self.pooler
         pooler.failures.pop(server.pool.name, None)
         pooler.totals.servers_opened += 1
+        pooler.timings.connect.observe(pooler.now() - server.opened_at)
         if isinstance(result, Greeting):
             link.backend = Backend(result.parameters)
             link.cancel_key = result.cancel_key
@@ -111,7 +112,7 @@ class Opener:
         if isinstance(error, PasswordWanted):
             return  # that was the question
         reason = Reason.SERVER_LOGIN_FAILED if link.transport else Reason.CONNECT_FAILED
-        self.pooler.totals.endings[reason] += 1
+        self.pooler.server_over(link.server, reason, error.message)
         name = str(link.server.pool.name)
         self.pooler.log.warning("server_open_failed", pool=name, why=error.message, retry=retry)
 

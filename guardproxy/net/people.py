@@ -89,6 +89,12 @@ def wait_error(pooler: Pooler, client: ClientLink, waited: float) -> GuardError:
             failure.message,
             detail=f"Tried again for {waited:.1f} s (pool.query_wait_timeout).",
         )
+    if pool is not None and pool in pooler.admission.pauses:
+        return QueryWaitTimeout(
+            f"query_wait_timeout: {pool.name.database} has been paused by an operator for the "
+            f"{waited:.1f} s since this client wants a server",
+            hint="RESUME on the console lets it go on.",
+        )
     if client.at_the_door is not None:
         return QueryWaitTimeout(
             f"query_wait_timeout: {waited:.1f} s at the door, "
@@ -99,8 +105,19 @@ def wait_error(pooler: Pooler, client: ClientLink, waited: float) -> GuardError:
     return QueryWaitTimeout(
         f"query_wait_timeout: no server was free for {waited:.1f} s",
         detail=_who_holds(pooler, failure),
-        hint="Raise pool.max_server_connections, or close idle clients earlier "
-        "(timeouts.idle_session_timeout).",
+        hint=_how_to_get_more(pooler),
+    )
+
+
+def _how_to_get_more(pooler: Pooler) -> str:
+    if pooler.settings.pool.max_server_connections == "auto":
+        return (
+            "PostgreSQL has no more to give (pool.max_server_connections is auto): end what comes "
+            "past the guard (watch.terminate_idle), or raise max_connections there."
+        )
+    return (
+        "Raise pool.max_server_connections, or close idle clients earlier "
+        "(timeouts.idle_session_timeout)."
     )
 
 

@@ -14,11 +14,12 @@ from operator import attrgetter
 from time import monotonic
 from typing import Protocol
 
-from guardproxy.errors import GuardError, Reason, ServerLost
+from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused
 from guardproxy.net import janitor, tls
 from guardproxy.net.cancels import Cancels
 from guardproxy.net.client import ClientLink
 from guardproxy.net.departure import Departure
+from guardproxy.net.endings import Endings
 from guardproxy.net.entrance import Entrance
 from guardproxy.net.log import Log
 from guardproxy.net.opening import Opener
@@ -28,12 +29,13 @@ from guardproxy.net.streams import Clock
 from guardproxy.net.upstream import Upstream
 from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
+from guardproxy.pool.surplus import surplus
 from guardproxy.session.commands import Command, Evacuate
 from guardproxy.session.login import Request
 from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Session
 from guardproxy.settings import SessionLimits, Settings
-from guardproxy.stats import Census, Totals
+from guardproxy.stats import Census, Timings, Totals
 
 TERMINATE_TIMEOUT = 5.0
 """Seconds PostgreSQL gets to close after Terminate."""
@@ -66,11 +68,15 @@ class Pooler:
         self.log = log
         self.now: Callable[[], float] = monotonic
         self.totals = Totals()
+        self.timings = Timings()
+        self.endings = Endings()
         self.census = Census()
         self.clients: dict[int, ClientLink] = {}
         self.links: dict[ServerRecord, ServerLink] = {}
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
         self.draining = False
+        self.disabled: set[str] = set()  # databases nobody is let into, by an operator's word
+        self.started_at = self.now()
         self._orders: list[Order[Holder]] | None = None  # being carried out
         self._numbers = itertools.count(1)
         self.settings = settings
@@ -78,7 +84,7 @@ class Pooler:
         self.client_tls = tls.for_clients(settings.listen.tls)
         pool = settings.pool
         self.admission: Admission[Holder] = Admission(
-            pool.max_server_connections,
+            pool.first_cap,
             pool.max_waiting,
             rule_caps(settings),
             attrgetter("idle_since") if pool.mode == "transaction" else None,
@@ -137,7 +143,7 @@ class Pooler:
         elif command is Command.LEAVE:
             client.close(Reason.CLIENT_LEFT)
         elif command is Command.EXPIRE:
-            client.end(janitor.idle_too_long(client, self.now()))
+            client.end(janitor.why_it_ends(client, self.now()))
         elif command is Command.TELL_SERVER:
             words, session.for_server = session.for_server, b""
             client.server.transport.write(words)  # type: ignore[union-attr]
@@ -204,6 +210,11 @@ class Pooler:
             self.obey(client)
         return True
 
+    def told(self, error: GuardError) -> None:
+        """A client hears this, from us or from PostgreSQL through us."""
+        refused = isinstance(error, ServerRefused)
+        (self.timings.errors if refused else self.totals.errors).count(error.sqlstate)
+
     def waited_too_long(self, client: ClientLink, since: float) -> None:
         if client.ended is None:
             client.end(wait_error(self, client, self.now() - since))
@@ -236,6 +247,7 @@ class Pooler:
         assert isinstance(session, Roaming)
         request = session.revoke(now)
         if request:
+            self.totals.probes += 1
             link.transport.write(request)
         if session.commands:
             self.obey(link.client)  # type: ignore[arg-type]
@@ -245,6 +257,7 @@ class Pooler:
         link = client.server
         assert link is not None
         link.take_back()
+        self.totals.handovers += 1
         if client.told_pins:
             tell_pins(self, client)
         self.carry_out(self.admission.released(link.server, self.now()))
@@ -305,7 +318,7 @@ class Pooler:
             self.carry_out(self.admission.close(link.server, reason, self.now()))
 
     def _end_server(self, link: ServerLink, reason: Reason) -> None:
-        self.totals.endings[reason] += 1
+        self.server_over(link.server, reason)
         self.log.info(
             "server_over",
             server=link.server.id,
@@ -314,6 +327,11 @@ class Pooler:
         )
         link.terminate()
         link.abort_timer = self.clock.callLater(TERMINATE_TIMEOUT, link.transport.abortConnection)
+
+    def server_over(self, server: ServerRecord, reason: Reason, why: str = "") -> None:
+        """Count it, and remember it for a while."""
+        self.totals.endings[reason] += 1
+        self.endings.server(server, reason, why, self.now())
 
     def server_lost(self, link: ServerLink) -> None:
         """Its socket is closed: the slot is free."""
@@ -324,7 +342,7 @@ class Pooler:
         client, session = link.client, link.session
         expected = server.population is Population.CLOSING
         if not expected:
-            self.totals.endings[Reason.CLOSED_BY_SERVER] += 1
+            self.server_over(server, Reason.CLOSED_BY_SERVER)
             self.log.warning("server_lost", server=server.id, pool=str(server.pool.name))
         if client is not None and session is not None:
             link.take_back()
@@ -388,6 +406,18 @@ class Pooler:
                 orders += self.admission.top_up(account.pool, least, self.now())
         self.carry_out(orders)
 
+    @property
+    def cap(self) -> int:
+        return self.admission.cap
+
+    def fit(self, cap: int) -> None:
+        """This is the cap now: what is beyond it goes, at once or when next free; who waits and
+        fits under it is served."""
+        self.admission.cap = cap
+        for server in surplus(self.admission):
+            self.retire(self.links[server], Reason.OVER_CAP)
+        self.carry_out(self.admission.assign(self.now()))
+
     # -- reload -----------------------------------------------------------------------------------
 
     def take(
@@ -397,7 +427,8 @@ class Pooler:
         self.settings = settings
         self.upstream = upstream
         self.client_tls = client_tls
-        self.admission.cap = settings.pool.max_server_connections
+        if settings.pool.max_server_connections != "auto":  # else it stays till the next look
+            self.admission.cap = settings.pool.first_cap
         self.admission.max_waiting = settings.pool.max_waiting
         self.admission.rule_caps = rule_caps(settings)
         for client in self.clients.values():

@@ -69,7 +69,7 @@ class ServerLink(Caller):
             client.transport.write(reply)  # type: ignore[union-attr]
         if session.commands:
             self.pooler.obey(client)  # type: ignore[arg-type]
-        elif self.admission.waiting and session.movable and not self._cancels:
+        elif self.admission.alert and session.movable and not self._cancels:
             self.pooler.could_give(self, now)
 
     def lend(self, client: ClientLink, session: Session) -> None:
@@ -171,6 +171,16 @@ class ServerLink(Caller):
     # -- cancels ----------------------------------------------------------------------------------
 
     @property
+    def cancels(self) -> int:
+        """How many are on their way."""
+        return self._cancels
+
+    @property
+    def backend_pid(self) -> int:
+        """PostgreSQL's number of the process; 0 before it has said it. (BackendKeyData's first.)"""
+        return int.from_bytes(self.cancel_key[:4], "big")
+
+    @property
     def being_cancelled(self) -> bool:
         """A cancel is on its way, and would hit whoever has this server then."""
         return self._cancels > 0
@@ -185,7 +195,7 @@ class ServerLink(Caller):
         if self._uncancelled is not None:
             waiting, self._uncancelled = self._uncancelled, None
             waiting.callback(None)
-        elif self.admission.waiting and self.session is not None and self.session.movable:
+        elif self.admission.alert and self.session is not None and self.session.movable:
             self.pooler.could_give(self, monotonic())
 
     def uncancelled(self) -> Deferred[None]:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from guardproxy.errors import Reason, ShuttingDown
+from guardproxy.errors import Reason
+from guardproxy.life import FOLLOWS, Manner, Phase
 from guardproxy.net import janitor, tls
+from guardproxy.net.drain import Drain
 from guardproxy.net.log import Log
 from guardproxy.net.pooler import Pooler
-from guardproxy.net.streams import Clock, StreamPort, StreamServerEndpoint, address, socket_path
+from guardproxy.net.streams import (
+    Clock,
+    StreamPort,
+    StreamServerEndpoint,
+    Timer,
+    address,
+    socket_path,
+)
 from guardproxy.net.upstream import Upstream
-from guardproxy.pool.pool import Population
-from guardproxy.session.states import State
 from guardproxy.settings import Settings
-
-DRAIN_LOOK = 0.05
-"""Seconds between looks at who has become idle, while draining."""
-
-_AT_REST = (State.LOGIN, State.PARKED, State.IDLE)
 
 
 class GuardService(Service):
@@ -34,32 +37,57 @@ class GuardService(Service):
         self.log = log
         self.pooler = Pooler(settings, clock, log)
         self.ports: list[StreamPort] = []
+        self.phase = Phase.STARTING
+        self.tell_phase: Callable[[Phase], None] = lambda phase: None
         self._sweep = LoopingCall(self._swept)
         self._sweep.clock = clock  # type: ignore[assignment]
-        self._drain: LoopingCall | None = None
-        self._drained: Deferred[bool] | None = None
+        self._delay: Timer | None = None
+        self._drain = Drain(self.pooler, self.ports)
+        self.over = self._drain.over.addCallback(self._ended)
+        """Fires with whether everybody went in peace."""
 
     # -- start ------------------------------------------------------------------------------------
 
-    def listen(self) -> None:
+    def listen(self, lent: Sequence[socket.socket] = ()) -> None:
+        """On these sockets, which somebody has opened for us; or, without any, on our own."""
         settings = self.settings.listen
-        self._listen(settings.host, settings.port)
-        if settings.unix_socket_dir:
-            self._listen(settings.unix_socket_dir, self.port)
+        for listener in lent:
+            port = StreamPort(
+                self.clock, listener, self.pooler, self._out_of_descriptors, lent=True
+            )
+            port.startListening()
+            self.ports.append(port)
+        if not lent:
+            self._listen(settings.host, settings.port)
+            if settings.unix_socket_dir:
+                self._listen(settings.unix_socket_dir, self.port)
         self._sweep.start(self._interval(), now=False).addErrback(self._sweep_failed)
+        self._enter(Phase.SERVING)
+
+    def _enter(self, phase: Phase) -> None:
+        """The one door from phase to phase."""
+        assert phase in FOLLOWS[self.phase], f"{phase} while {self.phase}"
+        self.phase = phase
+        self.tell_phase(phase)
 
     def _listen(self, host: str, port: int) -> None:
-        endpoint = StreamServerEndpoint(self.clock, host, port, self._out_of_descriptors)
+        endpoint = StreamServerEndpoint(
+            self.clock, host, port, self._out_of_descriptors, self.settings.listen.reuse_port
+        )
         endpoint.listen(self.pooler).addCallback(self.ports.append)
 
     @property
     def port(self) -> int:
         """The TCP port, also when it was left to the system to pick."""
-        where: Any = self.ports[0].getHost()
-        return int(where[1])
+        places: list[Any] = [port.getHost() for port in self.ports]
+        tcp = (int(place[1]) for place in places if isinstance(place, tuple))
+        return next(tcp, self.settings.listen.port)
 
     def addresses(self) -> list[str]:
         """Where clients can connect, as people write it."""
+        if any(port.lent for port in self.ports):
+            places: list[Any] = [port.getHost() for port in self.ports]
+            return [p if isinstance(p, str) else address(p[0], p[1]) for p in places]
         found = [address(self.settings.listen.host, self.port)]
         if self.settings.listen.unix_socket_dir:
             found.append(socket_path(self.settings.listen.unix_socket_dir, self.port))
@@ -122,55 +150,38 @@ class GuardService(Service):
 
     # -- stop -------------------------------------------------------------------------------------
 
-    def drain(self) -> Deferred[bool]:
-        """Stop listening, let work finish, end who is idle. Fires with whether all went so."""
-        for port in self.ports:
-            port.stopListening()
-        pooler = self.pooler
-        pooler.draining = True
-        self.log.info("drain", clients=len(pooler.clients), servers=len(pooler.links))
-        drained: Deferred[bool] = Deferred()
-        self._drained = drained
-        self._drain = LoopingCall(self._look_for_idle)
-        self._drain.clock = self.clock  # type: ignore[assignment]
-        self._drain.start(DRAIN_LOOK)
-        if not drained.called:
-            self.clock.callLater(self.settings.timeouts.shutdown_timeout, self.cut)
-        return drained
+    def terminate(self) -> None:
+        """End soon: whoever comes is served for min_sigterm_delay still, then drain.
+
+        Not earlier though nobody is there: others may come until all have heard.
+        """
+        delay = self.settings.timeouts.min_sigterm_delay
+        if self.phase is Phase.SERVING and delay:
+            self._enter(Phase.TERMINATING)
+            self._delay = self.clock.callLater(delay, self.drain)
+        else:
+            self.drain()
+
+    def drain(self, manner: Manner = Manner.AT_REST) -> None:
+        """Stop listening and let the clients end, in this manner; `over` fires at the end.
+
+        May be called again, to be less patient.
+        """
+        if self._delay is not None and self._delay.active():
+            self._delay.cancel()
+        if self.phase not in (Phase.DRAINING, Phase.STOPPED):
+            self._enter(Phase.DRAINING)
+            for port in self.ports:
+                port.stopListening()
+        self._drain.begin(manner)
 
     def cut(self) -> None:
-        """Time is up: whoever is left is told and closed."""
-        if self._drained is None or self._drained.called:
-            return
-        left = [client for client in self.pooler.clients.values() if client.ended is None]
-        self.log.warning("cut", clients=len(left))
-        for client in left:
-            client.end(_shutting_down())
-        self._stopped(clean=not left)
+        """End now."""
+        self.drain()
+        self._drain.cut()
 
-    def _look_for_idle(self) -> None:
-        pooler = self.pooler
-        for client in list(pooler.clients.values()):
-            if client.ended is None and client.state in _AT_REST:
-                client.end(_shutting_down())
-        if not pooler.clients:
-            for link in list(pooler.links.values()):
-                if link.server.population is Population.OPENING:
-                    pooler.opener.abandon(link)  # nobody is left to want it
-                else:
-                    pooler.close_server(link, Reason.SHUTDOWN)
-            if not pooler.links:
-                self._stopped(clean=True)
-
-    def _stopped(self, clean: bool) -> None:
-        if self._drain is not None and self._drain.running:
-            self._drain.stop()
+    def _ended(self, clean: bool) -> bool:
         if self._sweep.running:
             self._sweep.stop()
-        drained = self._drained
-        if drained is not None and not drained.called:
-            drained.callback(clean)
-
-
-def _shutting_down() -> ShuttingDown:
-    return ShuttingDown("terminating connection: the guard is shutting down")
+        self._enter(Phase.STOPPED)
+        return clean

@@ -34,12 +34,16 @@ from zope.interface import implementer
 
 BACKLOG = 1024
 """Connections the kernel holds for us; PgBouncer's 128 is too few for Django's worst minute."""
+QUEUE_MAX = 4 * BACKLOG
+"""More than the kernel holds: a bound for the last look at the queue, not for its length."""
 ACCEPT_BURST = 64
 """Connections accepted before others get their turn."""
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting when file descriptors have run out (asyncio's ACCEPT_RETRY_DELAY)."""
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 """Seconds of silence, seconds between probes, and how many: a dead peer is found in two minutes."""
+SOCKET_MODE = 0o777
+"""Of a socket file, as PostgreSQL's and PgBouncer's: who may come in, the login finds out."""
 LINGER = 5.0
 """Seconds a closing stream may take to get rid of its last bytes."""
 
@@ -302,22 +306,29 @@ class StreamServerEndpoint:
         host: str,
         port: int,
         complain: Callable[[OSError], None],
+        reuse_port: bool = False,
     ) -> None:
+        """With `reuse_port` it listens where another process of ours may do so too."""
         self._clock = clock
         self._host = host
         self._port = port
         self._complain = complain
+        self._reuse_port = reuse_port
 
     def listen(self, factory: Builds) -> Deferred[StreamPort]:
-        port = StreamPort(self._clock, self._bind(), factory, self._complain)
+        port = StreamPort(self._clock, self._bind(), factory, self._complain, self._file)
         port.startListening()
         found: Deferred[StreamPort] = Deferred()
         found.callback(port)
         return found
 
+    @property
+    def _file(self) -> str | None:
+        return socket_path(self._host, self._port) if self._host.startswith("/") else None
+
     def _bind(self) -> socket.socket:
-        if self._host.startswith("/"):
-            return _bind_unix(socket_path(self._host, self._port))
+        if self._file:
+            return _replace_unix(self._file) if self._reuse_port else _bind_unix(self._file)
         found = socket.getaddrinfo(
             self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
@@ -325,6 +336,8 @@ class StreamServerEndpoint:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._reuse_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(where)
         except OSError:
             listener.close()
@@ -344,15 +357,47 @@ def _bind_unix(path: str) -> socket.socket:
         os.unlink(path)
     try:
         listener.bind(path)
+        os.chmod(path, SOCKET_MODE)
     except OSError:
         listener.close()
         raise
     return listener
 
 
+def _replace_unix(path: str) -> socket.socket:
+    """Listen under another name, then take the place of whatever is there: nobody finds it empty.
+
+    Who waits in the old one's queue is the old one's.
+    """
+    own = f"{os.path.dirname(path)}/.s.{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(own)
+        os.chmod(own, SOCKET_MODE)
+        listener.listen(BACKLOG)
+        os.rename(own, path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _identity(path: str | None) -> tuple[int, int] | None:
+    """Which file this is."""
+    try:
+        found = os.stat(path) if path else None
+    except OSError:
+        found = None
+    return (found.st_dev, found.st_ino) if found else None
+
+
 @implementer(IListeningPort)
 class StreamPort:
-    """A listening socket; each connection becomes a stream of the loop."""
+    """A listening socket; each connection becomes a stream of the loop.
+
+    `file` is the socket file that goes with it, unless another has taken its place by then. A
+    `lent` socket is another's, who goes on with it: who waits in its queue is left there.
+    """
 
     def __init__(
         self,
@@ -360,11 +405,16 @@ class StreamPort:
         listener: socket.socket,
         factory: Builds,
         complain: Callable[[OSError], None],
+        file: str | None = None,
+        lent: bool = False,
     ) -> None:
         self._clock = clock
         self._socket = listener
         self._factory = factory
         self._complain = complain
+        self._file = file
+        self._file_identity = _identity(file)
+        self.lent = lent
         self._arrivals: set[asyncio.Task[None]] = set()
 
     def startListening(self) -> None:
@@ -373,15 +423,22 @@ class StreamPort:
         self._resume()
 
     def stopListening(self) -> Deferred[None]:
+        """No more after those that are in the queue: closing it would reset them."""
         if self._socket.fileno() >= 0:
             self._pause()
-            name = self._socket.getsockname()
+            if self._file is not None and _identity(self._file) == self._file_identity:
+                os.unlink(self._file)
+            if not self.lent:
+                self._accept_some(QUEUE_MAX)
             self._socket.close()
-            if isinstance(name, str):
-                os.unlink(name)
         done: Deferred[None] = Deferred()
         done.callback(None)
         return done
+
+    @property
+    def arriving(self) -> bool:
+        """Whether somebody was accepted and has no stream yet."""
+        return bool(self._arrivals)
 
     def getHost(self) -> object:
         """As the socket has it: (host, port, …) or a path."""
@@ -395,7 +452,10 @@ class StreamPort:
             asyncio.get_event_loop().add_reader(self._socket, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(ACCEPT_BURST):
+        self._accept_some(ACCEPT_BURST)
+
+    def _accept_some(self, most: int) -> None:
+        for _ in range(most):
             try:
                 arrived, _ = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cryptography import x509
@@ -19,10 +21,12 @@ def for_clients(settings: ListenTls) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.cert or "", settings.key)
+    with _naming("listen.tls", settings):
+        context.load_cert_chain(settings.cert or "", settings.key)
+        if settings.ca:
+            context.load_verify_locations(settings.ca)
     context.set_alpn_protocols([ALPN])
     if settings.ca:
-        context.load_verify_locations(settings.ca)
         context.verify_mode = ssl.CERT_OPTIONAL
     if settings.mode == "verify-full":
         context.verify_mode = ssl.CERT_REQUIRED
@@ -39,13 +43,29 @@ def for_upstream(settings: UpstreamTls) -> ssl.SSLContext | None:
     # As in libpq, `require` with a root certificate at hand means verify-ca.
     verify = settings.mode.startswith("verify") or (settings.mode == "require" and settings.ca)
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
-    if settings.ca:
-        context.load_verify_locations(settings.ca)
-    elif verify:
+    with _naming("upstream.tls", settings):
+        if settings.ca:
+            context.load_verify_locations(settings.ca)
+        if settings.cert:
+            context.load_cert_chain(settings.cert, settings.key)
+    if verify and not settings.ca:
         context.load_default_certs()
-    if settings.cert:
-        context.load_cert_chain(settings.cert, settings.key)
     return context
+
+
+@contextmanager
+def _naming(section: str, settings: ListenTls | UpstreamTls) -> Iterator[None]:
+    """OpenSSL tells what is wrong and not with which file."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        files = {name: getattr(settings, name) for name in ("cert", "key", "ca")}
+        if error.reason == "KEY_VALUES_MISMATCH":
+            why = f"{files['key']} is not the key of {files['cert']}"
+        else:
+            named = ", ".join(file for file in files.values() if file)
+            why = f"one of {named} is not what it should be, in PEM ({error.reason or error})"
+        raise ssl.SSLError(error.errno, f"{section}: {why}") from None
 
 
 def server_end_point(certificate: bytes) -> bytes | None:

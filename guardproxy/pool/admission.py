@@ -33,6 +33,7 @@ from typing import Final, Generic
 
 from guardproxy.errors import QueueFull, Reason
 from guardproxy.pool.orders import Close, Grant, Open, Order, Revoke, Ticket
+from guardproxy.pool.pauses import Pauses
 from guardproxy.pool.pool import Holder, Pool, Population, Server
 from guardproxy.pool.round import Round
 
@@ -66,6 +67,9 @@ class Admission(Generic[Holder]):
         self.idle_since = idle_since  # None where leases end only with their clients
         self.pools: set[Pool[Holder]] = set()
         self.waiting = 0
+        # Whether sessions are to tell when they become idle: so many wait, or something is paused.
+        self.alert = 0
+        self.pauses = Pauses()
         self._asked: dict[Server[Holder], None] = {}  # to give way; no answer yet
         self._rule_of: dict[Server[Holder], int] = {}
         self._refused: dict[Server[Holder], float] = {}  # with `idle_since` of that moment
@@ -123,12 +127,14 @@ class Admission(Generic[Holder]):
             line = self._lines[key] = OrderedDict()
         line[ticket.number] = ticket
         self.waiting += 1
+        self.alert += 1
 
     def _leave(
         self, key: _Line[Holder], line: OrderedDict[int, Ticket[Holder]], ticket: Ticket[Holder]
     ) -> None:
         del line[ticket.number]
         self.waiting -= 1
+        self.alert -= 1
         if not line:
             del self._lines[key]
             self._stuck = self._stuck and bool(self._lines)
@@ -185,8 +191,10 @@ class Admission(Generic[Holder]):
         return self.assign(now)
 
     def idle(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
-        """Its session could give it away. To be told while somebody waits; else nobody cares."""
+        """Its session could give it away. To be told while `alert` says so; else nobody cares."""
         self._refused.pop(server, None)
+        if self.pauses.any and server.pool in self.pauses:
+            return self.revoke(server, now)
         if server in self._asked:
             return []
         if self._wanted(server):
@@ -214,14 +222,56 @@ class Admission(Generic[Holder]):
         trial = server.pool
         self.pools.add(pool)
         pool.adopt(server)
+        if pool in self.pauses:
+            server.retiring = server.retiring or Reason.PAUSED
         self._drop_if_empty(trial)
 
     def top_up(self, pool: Pool[Holder], least: int, now: float) -> list[Order[Holder]]:
         """Open what the pool lacks of `least`, where the cap has room that nobody waits for."""
         room = min(least - len(pool), self.cap - self.servers)
-        if self.waiting or pool.backoff.until > now:
+        if self.waiting or pool.backoff.until > now or pool in self.pauses:
             return []
         return [Open(pool.add(now)) for _ in range(room)]
+
+    # -- pauses -----------------------------------------------------------------------------------
+
+    def pause(self, database: str | None, now: float) -> list[Order[Holder]]:
+        """Nobody gets a server of this database (None: of any), and those there are go.
+
+        Who has one keeps it until it could give it away.
+        """
+        self.alert += not self.pauses.any
+        self.pauses.add(database)
+        orders: list[Order[Holder]] = []
+        for server in self._all_servers():
+            if server.pool in self.pauses:
+                orders += self._withhold(server, now)
+        return orders + self.assign(now)
+
+    def _withhold(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
+        if server.population is _IDLE:
+            return self.close(server, Reason.PAUSED, now)
+        server.retiring = server.retiring or Reason.PAUSED
+        if server.population is not _LEASED or self._refused.get(server) == self._idle_since(
+            server
+        ):
+            return []
+        return self.revoke(server, now)
+
+    def resume(self, database: str | None, now: float) -> list[Order[Holder]]:
+        """As before (None: everywhere). What has not been given back yet may be kept."""
+        paused = self.pauses.any
+        self.pauses.remove(database)
+        self.alert -= paused and not self.pauses.any
+        for server in self._all_servers():
+            if server.retiring is Reason.PAUSED and server.pool not in self.pauses:
+                server.retiring = None
+        return self.assign(now)
+
+    def _all_servers(self) -> list[Server[Holder]]:
+        """In the order they were opened."""
+        each = (s for pool in self.pools for servers in pool.populations.values() for s in servers)
+        return sorted(each, key=lambda server: server.id)
 
     # -- the decision -----------------------------------------------------------------------------
 
@@ -234,6 +284,8 @@ class Admission(Generic[Holder]):
         granted: list[Ticket[Holder]] = []
         left = Round(self)
         for ticket in self._queue():
+            if self.pauses.any and ticket.pool in self.pauses:
+                continue
             if not self._within_rule(ticket, left.covered):
                 orders += left.ask_for_rule(ticket)
             elif ticket.pool[_IDLE]:
@@ -321,7 +373,7 @@ class Admission(Generic[Holder]):
             return None
         return self.idle_since(server.holder)
 
-    def _movable(self) -> list[Server[Holder]]:
+    def movable(self) -> list[Server[Holder]]:
         """Leased servers that could be asked for, whose sessions have been idle longest first."""
         if self.idle_since is None:
             return []
@@ -359,7 +411,7 @@ class Admission(Generic[Holder]):
     def _alone(self, ticket: Ticket[Holder], now: float) -> list[Order[Holder]] | None:
         """What there is for the only ticket in its own pool; None where that is not all."""
         pool = ticket.pool
-        if self._lines or ticket.rule is not None:
+        if self._lines or ticket.rule is not None or self.pauses.any:
             return None
         if pool[_IDLE]:
             return [self._grant(ticket, now)]
@@ -377,7 +429,7 @@ class Admission(Generic[Holder]):
         return []
 
     def _idle_longest(self, pool: Pool[Holder]) -> Server[Holder] | None:
-        """The first of `_movable` in this pool."""
+        """The first of `movable` in this pool."""
         found, least, idle_since = None, 0.0, self.idle_since
         if idle_since is None:
             return None
@@ -393,7 +445,7 @@ class Admission(Generic[Holder]):
         """Who gets this server that has become free, if nothing else follows from that."""
         if not self._stuck and self.waiting != 1:
             return None
-        if server.retiring or server in self._rule_of:
+        if server.retiring or server in self._rule_of or self.pauses.any:
             return None
         oldest = self._oldest()
         return oldest if oldest.pool is server.pool and oldest.rule is None else None
@@ -410,7 +462,7 @@ class Admission(Generic[Holder]):
 
     def _wanted(self, server: Server[Holder]) -> bool:
         """The oldest ticket is of this server's pool, and nothing is on its way to it."""
-        if not self._stuck or self._asked or server.retiring:
+        if not self._stuck or self._asked or server.retiring or self.pauses.any:
             return False
         pool, oldest = server.pool, self._oldest()
         if oldest.pool is not pool or oldest.rule is not None:

@@ -57,13 +57,13 @@ class Round(Generic[Holder]):
     def movable(self, pool: Pool[Holder]) -> Server[Holder] | None:
         """The leased server of this pool to be asked for next."""
         if self._movable is None:
-            self._movable = self._admission._movable()
+            self._movable = self._admission.movable()
         return _take(self._movable, lambda server: _useful(server, pool))
 
     def movable_elsewhere(self, pool: Pool[Holder]) -> Server[Holder] | None:
         """The leased server of any other pool that is not spared."""
         if self._movable is None:
-            self._movable = self._admission._movable()
+            self._movable = self._admission.movable()
         spared = self.spared(pool)
         return _take(self._movable, lambda server: server.pool not in spared)
 
@@ -78,7 +78,7 @@ class Round(Generic[Holder]):
         if _take(self._asked, lambda server: rules.get(server) == ticket.rule) is not None:
             return []
         if self._movable is None:
-            self._movable = self._admission._movable()
+            self._movable = self._admission.movable()
         own = _take(self._movable, lambda s: rules.get(s) == ticket.rule and s.pool is ticket.pool)
         lease = own or _take(self._movable, lambda server: rules.get(server) == ticket.rule)
         return [] if lease is None else [self._admission._ask_back(lease)]

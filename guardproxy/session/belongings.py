@@ -14,6 +14,7 @@ from typing import Final
 from guardproxy.session import pins
 from guardproxy.session.parameters import RIGHTS, Parameters, in_order, of_startup, settable
 from guardproxy.session.pins import Finding, PinReason, Suspicion
+from guardproxy.session.prepared import Reading
 from guardproxy.session.statement import redact
 from guardproxy.session.suspicion import Scan
 from guardproxy.session.verbs import Findings
@@ -27,6 +28,24 @@ _DISCARDED: Final = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
 
 Reply = tuple[int, bytes]
 
+_READ_BY = (
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "client_encoding",
+    "standard_conforming_strings",
+)
+_READ_BY_TOO = frozenset(
+    (
+        "array_nulls",
+        "backslash_quote",
+        "lc_monetary",
+        "timezone_abbreviations",
+        "transform_null_equals",
+        "xmloption",
+    )
+)
+"""What decides how a statement is read when it is prepared; of these the server does not say."""
 
 UNREADABLE: Final = frozenset(("BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"))
 """Encodings in which a byte that looks like a backslash may be half of another character."""
@@ -98,6 +117,13 @@ class Belongings:
         if self._setup is None:
             self._setup = Parameters.of(settable(self.reported) | self.settings)
         return self._setup
+
+    @property
+    def reading(self) -> Reading | None:
+        """How its server reads the statements it prepares; None if that is not known."""
+        if not _READ_BY_TOO.isdisjoint(self._names.union(self.settings)):
+            return None
+        return tuple(self.reported.get(name, "") for name in _READ_BY)
 
     @property
     def bound(self) -> bool:

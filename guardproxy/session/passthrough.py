@@ -10,6 +10,7 @@ from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command
 from guardproxy.session.session import Session
 from guardproxy.session.states import Event
+from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import Frames
 from guardproxy.wire.messages import AUTHENTICATION, ERROR, PARAMETER_STATUS, READY_FOR_QUERY
@@ -24,8 +25,10 @@ class Passthrough(Session):
 
     __slots__ = ()
 
-    def __init__(self, parameters: Mapping[str, str], now: float) -> None:
-        super().__init__(parameters, now)
+    def __init__(
+        self, parameters: Mapping[str, str], now: float, timings: Timings | None = None
+    ) -> None:
+        super().__init__(parameters, now, timings)
         self._table = self._usual = _PASSTHROUGH
         self._skipped = _SKIPPED
 

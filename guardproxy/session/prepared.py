@@ -9,10 +9,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+from guardproxy.session.columns import UNKNOWN, Shape
+from guardproxy.session.columns import changed as otherwise
 from guardproxy.session.pins import Finding
 from guardproxy.wire import messages
 
@@ -21,45 +25,111 @@ MAX_CARRIED = 1 << 20
 
 _OURS = b"guardproxy"  # of statements of our own too
 _GONE = _OURS + b"_gone_"
+_CHANGED = _OURS + b"_changed_"
+RESULT_CHANGED = (
+    b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0"
+    b"Fplancache.c\0RRevalidateCachedQuery\0\0"
+)
+"""PostgreSQL's own; drivers know it by its code, text or routine, and prepare anew."""
 _NOT_THE_CLIENTS = re.compile(rb'"guardproxy_(?:gone|[0-9]+)_')
+_MISCOUNTED = re.compile(rb'"([^"]+)" requires')
+"""Of values for its parameters: the one error that names a statement that is there."""
 _ticks = itertools.count(1)
+
+
+Reading = tuple[str, ...]
+"""The settings by which PostgreSQL reads what it prepares: literals become values then."""
 
 
 class Statement:
     """Text and parameter types, as they stand in Parse after the name; equal ones are one object.
 
+    Equal are those that mean the same: that are read by the same settings too. Where these are not
+    known for certain, it is its client's alone.
+
     `finding` is what its text makes suspect, each time it is executed. An empty body is that of one
     too long to carry: it cannot be prepared again, so it must stay where it is.
     """
 
-    __slots__ = ("__weakref__", "body", "finding")
+    __slots__ = ("__weakref__", "body", "finding", "reading")
 
-    def __init__(self, body: bytes, finding: Finding) -> None:
+    def __init__(self, body: bytes, finding: Finding, reading: Reading | None = None) -> None:
         self.body = body
         self.finding = finding
+        self.reading = reading
 
     def parse(self, name: bytes) -> bytes:
         """The message that prepares it under this name."""
         return messages.message(messages.PARSE, b"%b\0%b" % (name, self.body))
 
 
-_interned: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
+_interned: WeakValueDictionary[tuple[bytes, Reading], Statement] = WeakValueDictionary()
 
 
-def statement(body: bytes, finding: Finding) -> Statement:
-    """The one object for this text and these types."""
-    known = _interned.get(body)
+def statement(body: bytes, finding: Finding, reading: Reading | None) -> Statement:
+    """The one object for this text and these types, if it can be told how they are read."""
+    if reading is None or not body:
+        return Statement(body, finding, reading)
+    known = _interned.get((body, reading))
     if known is None:
-        known = _interned[body] = Statement(body, finding)
+        known = _interned[body, reading] = Statement(body, finding, reading)
     return known
 
 
-class Entry(NamedTuple):
-    """A statement on a server: its name there, and when it was made (by `tick`)."""
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A statement on a server: its name there, when it was made (by `tick`), and its types."""
 
     statement: Statement
     name: bytes
     made: int
+    shape: Shape = UNKNOWN
+
+
+@dataclass(slots=True, eq=False)
+class Mine:
+    """A statement of the client's, when it had it prepared, and what it was told of its types."""
+
+    statement: Statement
+    born: int
+    shape: Shape = UNKNOWN
+
+
+@dataclass(slots=True, eq=False)
+class Lesson:
+    """A Describe: what it tells of a statement on a server, and `mine`, who is told; or nobody is.
+
+    That of a portal does not tell the parameters.
+    """
+
+    entry: Entry
+    mine: Mine | None
+    portal: bool = False
+    parameters: int = 0
+
+
+class Undo(NamedTuple):
+    """What an error takes back: of the client's names, and of what is on the server's shelf."""
+
+    name: bytes | None = None
+    before: Mine | None = None
+    made: Entry | None = None
+    closed: Entry | None = None
+    mark: bool = False
+    unnamed: tuple[bytes, Finding, bytes | None] | None = None
+    lesson: Lesson | None = None
+
+
+Pending = tuple[int, bool, Undo | None]
+"""A Parse, Close or Describe under way: the number of the ReadyForQuery that comes after its answer
+at the latest, whether it is ours, and what an error takes back. (A plain one, for its speed.)"""
+
+
+def serves(entry: Entry, mine: Mine) -> bool:
+    """Whether it is what the client has prepared. By its types; else by its age."""
+    if UNKNOWN in (entry.shape, mine.shape):
+        return entry.made >= mine.born
+    return not otherwise(mine.shape, entry.shape)
 
 
 def tick() -> int:
@@ -138,13 +208,25 @@ def gone(name: bytes) -> bytes:
     return _GONE + name
 
 
-def in_the_clients_words(error: bytes) -> bytes:
+def changed(name: bytes) -> bytes:
+    """Such a name for one whose columns are others now: the error is to say that."""
+    return _CHANGED + name
+
+
+def in_the_clients_words(error: bytes, names: Mapping[bytes, Mine], shelf: Shelf) -> bytes:
     """PostgreSQL's ErrorResponse, where it names a statement, with the client's name for it."""
-    if _OURS not in error:
+    if _OURS in error:
+        if b'"' + _CHANGED in error:
+            return RESULT_CHANGED
+        unnamed = b'Mprepared statement "%b"' % _GONE
+        error = error.replace(unnamed, b"Munnamed prepared statement")
+        return _NOT_THE_CLIENTS.sub(b'"', error)
+    counted = _MISCOUNTED.search(error)
+    entry = shelf.named(counted[1]) if counted else None
+    if counted is None or entry is None or counted[1] in names:
         return error
-    unnamed = b'Mprepared statement "%b"' % _GONE
-    error = error.replace(unnamed, b"Munnamed prepared statement")
-    return _NOT_THE_CLIENTS.sub(b'"', error)
+    own = (name for name, mine in names.items() if mine.statement is entry.statement)
+    return error.replace(counted[0], b'"%b" requires' % next(own, counted[1]))
 
 
 def close(name: bytes) -> bytes:

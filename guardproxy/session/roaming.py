@@ -14,10 +14,10 @@ from typing import Final
 from guardproxy.session.acts import HELD, UP_TO_SYNC
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
+from guardproxy.session.columns import DESCRIPTIONS
 from guardproxy.session.commands import Command, Parting
-from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, change
+from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, Parameters, change
 from guardproxy.session.pins import PinReason, Suspicion
-from guardproxy.session.prepared import in_the_clients_words
 from guardproxy.session.session import SERVER_STOPS, Reply
 from guardproxy.session.speaking import Speaking
 from guardproxy.session.states import Event, State
@@ -31,6 +31,8 @@ from guardproxy.wire.messages import (
     PARSE_COMPLETE,
 )
 
+_OF_TRANSACTIONS: Final = (b"BEGIN\0", b"COMMIT\0", b"ROLLBACK\0", b"SAVEPOINT\0", b"RELEASE\0")
+"""Tags of what has no effect on settings but the one it has on what came before."""
 _STALE_PLAN: Final = b"Mcached plan must not change result type\0"
 
 
@@ -126,6 +128,13 @@ class Roaming(Speaking):
         if kind == COMMAND_COMPLETE:
             self._completed(body)
             return
+        if kind in DESCRIPTIONS:
+            ours, last = self._statements.told(kind, body, self.queries)
+            if ours:
+                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+            if ours and last:
+                self._judged(None)
+            return
         free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
@@ -139,7 +148,7 @@ class Roaming(Speaking):
                 self._repeating = self._watching = True
                 self._table = HELD
                 return
-            said = in_the_clients_words(body)
+            said = self._statements.in_the_clients_words(body)
             if said is not body:
                 self._edits.append(
                     (at, at + HEADER_SIZE + len(body), messages.message(ERROR, said))
@@ -153,8 +162,13 @@ class Roaming(Speaking):
         while self._statements.failed(self.queries) and self.owed:
             del self.owed[0]
             self.queries += 1
+        if self._table is self._skipped:  # the batch has not ended, and what it was to forget stays
+            self._statements.nothing_forgotten()
+            if self._asking is not None:
+                self._judged(self._skipped)
 
     def _completed(self, tag: bytes) -> None:
+        self._ran = self._ran or tag not in _OF_TRANSACTIONS
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
             self._statements.deallocated_all()
         elif tag == b"DEALLOCATE\0":
@@ -205,13 +219,23 @@ class Roaming(Speaking):
         """Settings go back to what they were at login, which only we know.
 
         Only then is the client told that its statement is done: `ready` waits. In a failed
-        transaction nothing can be set; and what it has reset will be as before.
+        transaction nothing can be set; and what it has reset will be as before. What has not run
+        has reset nothing: the client may have the server's own values by its own will.
         """
-        if self.state is State.FAILED:
+        if self._ran and self.state is State.FAILED:
             self._watching = True
             return
         assert self.backend is not None
-        clean = self.backend.clean
+        words = self._put_back(self.backend.clean) if self._ran else b""
+        self._restore.clear()
+        self._restore_local.clear()
+        if words:
+            self._edits.append((at, at + len(ready), b""))
+            self._held = ready
+            self._tell_server(words)
+            self._swallow(self._is_back)
+
+    def _put_back(self, clean: Parameters) -> bytes:
         words = b""
         pairs = self._belongings.reset_too_far(self._restore, clean)
         if pairs:
@@ -222,13 +246,7 @@ class Roaming(Speaking):
                 self._swallow(self._setup_answered)
             if pairs:
                 words += messages.run_apart(PUT_BACK_LOCAL, pairs)
-        self._restore.clear()
-        self._restore_local.clear()
-        if words:
-            self._edits.append((at, at + len(ready), b""))
-            self._held = ready
-            self._tell_server(words)
-            self._swallow(self._is_back)
+        return words
 
     def _is_back(self, replies: list[Reply], now: float) -> bytes:
         held, self._held = self._held, b""

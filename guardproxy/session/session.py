@@ -29,9 +29,11 @@ from guardproxy.session.acts import (
 )
 from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command, Evacuate, Parting
+from guardproxy.session.life import Life
 from guardproxy.session.parameters import SET_CONFIG, differing
 from guardproxy.session.statement import database_in_question
-from guardproxy.session.states import READY, Event, State, after
+from guardproxy.session.states import READY, Event, State
+from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Edit, Frames, header, skim, splice, stops
 from guardproxy.wire.messages import (
@@ -57,7 +59,8 @@ HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
 SERVER_STOPS: Final = stops(HEEDED)
 _MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-( \t\r\n")
-_FIRST_BYTES_MATTER: Final = 4096  # of an ErrorResponse or ParameterStatus; longer ones just pass
+# Bytes: the types of 65,535 parameters are 262,142. What is longer just passes.
+_LONGEST_HEEDED: Final = 300_000
 
 Reply = tuple[int, bytes]
 """A whole message of the server's: type and body."""
@@ -71,8 +74,11 @@ _ASKED: Final = Event.ASKED
 PROBE: Final = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
 
 
-class Session:
-    """A client after login. `parameters` are those of its startup packet, to be set on a server."""
+class Session(Life):
+    """A client after login. `parameters` are those of its startup packet, to be set on a server.
+
+    `timings` are those of all sessions together.
+    """
 
     __slots__ = (
         "_answered",
@@ -89,7 +95,6 @@ class Session:
         "_table",
         "_usual",
         "_watching",
-        "active_time",
         "application_name",
         "backlog",
         "cancel_key",
@@ -101,20 +106,13 @@ class Session:
         "leased",
         "owed",
         "parameters",
-        "queries",
-        "received",
-        "sent",
-        "since",
-        "state",
-        "transactions",
         "unsynced",
-        "wait_time",
-        "waits",
     )
 
-    def __init__(self, parameters: Mapping[str, str], now: float) -> None:
-        self.state = State.LOGIN
-        self.since = now
+    def __init__(
+        self, parameters: Mapping[str, str], now: float, timings: Timings | None = None
+    ) -> None:
+        super().__init__(now, timings or Timings())
         self.leased = False
         self.parameters = parameters
         self.application_name = ""
@@ -127,8 +125,6 @@ class Session:
         self.backlog = b""
         self.cancel_key = b""  # of the server itself, in passthrough
         self.last_request = b""
-        self.received = self.sent = self.queries = self.transactions = self.waits = 0
-        self.wait_time = self.active_time = 0.0
         self._table = self._usual = _POOLED
         self._skipped = _SKIPPED
         self._stops = SERVER_STOPS
@@ -140,19 +136,6 @@ class Session:
         self._doubtful = False
         self._watching = False  # `_settled` wants to be called
         self._spared = -1.0
-
-    # -- the door ---------------------------------------------------------------------------------
-
-    def enter(self, event: Event, now: float) -> None:
-        """The one way to another state."""
-        before = self.state
-        self.state = after(before, event)
-        if before is _ACTIVE:
-            self.active_time += now - self.since
-        elif before is State.WAITING:
-            self.wait_time += now - self.since
-            self.waits += 1
-        self.since = now
 
     @property
     def on_detour(self) -> bool:
@@ -373,7 +356,7 @@ class Session:
                 raise ProtocolViolation(f"the server sent a message of length {length}")
             elif kind == COPY_IN:
                 self._copy_in()
-            elif length <= _FIRST_BYTES_MATTER:
+            elif length <= _LONGEST_HEEDED:
                 if end - at <= length:
                     break
                 self._heed(kind, data[at + HEADER_SIZE : at + length + 1], at)
@@ -416,6 +399,7 @@ class Session:
             if name == "application_name":
                 self.application_name = value
             return
+        self.timings.errors.count(messages.sqlstate(body))
         self._copy_over()
         self._doubtful = self.owed[:1] != b"S" and SYNC in self.owed
         if self.unsynced and not self.owed:  # its Sync has not been sent yet

@@ -25,12 +25,15 @@ from guardproxy.session.acts import (
 )
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import Belongings, Rules
+from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_bound
 from guardproxy.session.commands import Command
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
-from guardproxy.session.prepared import MAX_CARRIED
+from guardproxy.session.prepared import MAX_CARRIED, Reading
 from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Reply, Session
-from guardproxy.session.statements import Statements, concerns_statements
+from guardproxy.session.statement import concerns_statements
+from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
+from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, renaming, stops
 from guardproxy.wire.messages import (
@@ -48,8 +51,9 @@ _ACTIVE: Final = State.ACTIVE
 _OUTSIDE: Final = (State.IDLE, State.ACTIVE)
 _PORTAL: Final = ord("P")
 
-_COMPLETIONS: Final = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE]))
-_TAGS: Final = stops(HEEDED + bytes([PARSE_COMPLETE, CLOSE_COMPLETE, COMMAND_COMPLETE]))
+_ANSWERS: Final = HEEDED + DESCRIPTIONS + bytes([PARSE_COMPLETE, CLOSE_COMPLETE])
+_COMPLETIONS: Final = stops(_ANSWERS)
+_TAGS: Final = stops(_ANSWERS + bytes([COMMAND_COMPLETE]))
 
 MAX_NAME: Final = 64 * 1024
 """Bytes of a portal's and a statement's name together."""
@@ -67,8 +71,11 @@ class Speaking(Session):
     """
 
     __slots__ = (
+        "_alone",
+        "_asking",
         "_belongings",
         "_held",
+        "_ran",
         "_repeatable",
         "_repeating",
         "_restore",
@@ -81,21 +88,34 @@ class Speaking(Session):
     )
 
     def __init__(
-        self, parameters: Mapping[str, str], known: Mapping[str, str], now: float, rules: Rules
+        self,
+        parameters: Mapping[str, str],
+        known: Mapping[str, str],
+        now: float,
+        rules: Rules,
+        timings: Timings | None = None,
     ) -> None:
-        super().__init__(parameters, now)
+        super().__init__(parameters, now, timings)
         self._table = self._usual = ROAMING
         self.backend: Backend | None = None
         self._rules = rules
         self._scan = rules.scan_for(known)
         self._belongings = Belongings(parameters, known, rules.probe)
-        self._statements = Statements(rules.max_prepared_statements)
+        self._statements = Statements(rules.max_prepared_statements, self._reading)
+        self._asking: bytes | None = None  # what to go on with when a Bind need not wait any more
+        self._alone = True  # nothing was under way when the message at hand was said
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._restore_local: set[str] = set()  # the same, until the transaction ends
+        self._ran = False  # something has, since what may reset settings was said
         self._held = b""
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = (0, 0)  # bytes the client had heard before it, and said with it
         self._repeating = False
+
+    @property
+    def prepared_statements(self) -> int:
+        """How many it has, by the names it gave them."""
+        return len(self._statements.names)
 
     def _suspect(self, finding: Finding, bind: bytes = b"") -> None:
         """A statement may do what its text says it may."""
@@ -103,9 +123,12 @@ class Speaking(Session):
         if finding.restores or finding.restores_local:
             self._restore |= finding.restores
             self._restore_local |= finding.restores_local
-            self._watching = True
-        if finding.forgets:
+        if finding.must_end:
             self._watch(_TAGS)
+
+    def _reading(self) -> Reading | None:
+        """How the server reads what it is given to prepare; what is under way may yet change it."""
+        return self._belongings.reading if self._alone else None
 
     # -- from the client --------------------------------------------------------------------------
 
@@ -135,6 +158,7 @@ class Speaking(Session):
         if self._statements.unnamed is not None:
             self._statements.forget_unnamed()
         if finding is not NOTHING:
+            self._alone = not (self.owed or self.unsynced)
             self._suspect(finding)
             self._make_way(finding, text, at)
             if finding.must_end:
@@ -148,11 +172,12 @@ class Speaking(Session):
 
         If all is quiet in a batch of its own: should it fail, that must not be the client's.
         """
-        if not concerns_statements(finding, text) or self.state is State.FAILED:
+        failed = self.state is State.FAILED
+        if not concerns_statements(finding, text) or (failed and (self.unsynced or not runs)):
             return
         apart = not self.owed and not self.unsynced
         batch = self.queries - 1 if apart else self._batch
-        first = self._statements.for_sql(text, batch, runs)
+        first = self._statements.for_sql(text, batch, runs, failed)
         self._watch(_TAGS)  # a statement that is executed may be a DEALLOCATE
         if first and apart:
             first += messages.SYNC_MESSAGE
@@ -220,19 +245,19 @@ class Speaking(Session):
             return super()._note(act, kind, length, data, at, now)
         if stop < 0 and not self._malformed(length, data, at):
             return False
-        alone = not (at or self.unsynced or self.owed)
-        if alone and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
+        self._alone = not (self.unsynced or self.owed)
+        if self._alone and not at and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
             self._repeatable, self._said = data, (self.sent, self.received)
-        self.unsynced = True
-        if self.state is not _ACTIVE:
-            self.enter(Event.ASKED, now)
+        self.unsynced = goes_on = True
         if stop > at + length or stop < 0:
-            return True  # PostgreSQL will say what is wrong with it
-        if act == BINDS:
-            self._bind(length, data, at, start, stop)
+            pass  # PostgreSQL will say what is wrong with it
+        elif act == BINDS:
+            goes_on = self._bind(length, data, at, start, stop)
         else:
             self._name(kind, length, data, at, start, stop)
-        return True
+        if self.state is not _ACTIVE:
+            self.enter(Event.ASKED, now)
+        return goes_on
 
     def _mark(self, at: int) -> None:
         """A Query is skipped too after an error, if no Sync stands between. Its mark will tell."""
@@ -257,22 +282,23 @@ class Speaking(Session):
             raise ProtocolViolation("the names in a message are too long")
         return here > length
 
-    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
-        """Bind of the statement whose name is from `start` to `stop`."""
+    def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> bool:
+        """Bind of the statement whose name is from `start` to `stop`; False if it must wait."""
         statements = self._statements
         name = data[start:stop]
         there = statements.here.get(name)
         if there == name and name:
-            return
+            return True
         finding = statements.finding(name)
         if finding is not NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
             self._make_way(finding, statements.text(name), at)
             if finding.must_end:
                 self._table = UP_TO_SYNC
-        if there != name:
-            self._where_it_is(length, data, at, start, stop)
+        if there != name and not self._where_it_is(length, data, at, start, stop, binds=True):
+            return False
         statements.forgetting |= finding.forgets
+        return True
 
     def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:
         """Describe or Close of the statement or portal whose name is from `start` to `stop`."""
@@ -293,17 +319,41 @@ class Speaking(Session):
                 self._make_way(finding, self._statements.text(name), at, runs=False)
             if self._statements.here.get(name) != name:
                 self._where_it_is(length, data, at, start, stop)
+            if name and self._statements.described(name, self._batch):
+                self._watch(_COMPLETIONS)
 
-    def _where_it_is(self, length: int, data: bytes, at: int, start: int, stop: int) -> None:
-        """The statement has another name on this server, or is not there yet."""
+    def _where_it_is(
+        self, length: int, data: bytes, at: int, start: int, stop: int, binds: bool = False
+    ) -> bool:
+        """The statement has another name on this server, or is not there yet.
+
+        False if the Bind must wait: the client does not ask for columns that may have changed.
+        """
         name = data[start:stop]
         first, there = self._statements.wanted(name, self._batch)
         if first:
             self._watch(_COMPLETIONS)
+        uncertain = binds and self._statements.uncertain(name, there)
+        if uncertain and not asked_next(data, at + length + 1):
+            return self._judge(first, there, data, at)
         if first and stop == start:
             self._table = UP_TO_SYNC  # what is unnamed then depends on how this ends
         if first or there != name:
             self._rename(first, at, length, start, stop, there)
+        return True
+
+    def _judge(self, first: bytes, there: bytes, data: bytes, at: int) -> bool:
+        """See what it is there, before it is run: the Bind at `at` and all behind it waits."""
+        first += self._statements.judge(there, self._batch) + messages.FLUSH_MESSAGE
+        self._edits.append((at, at, first))
+        self._watch(_COMPLETIONS)
+        self._asking = self._table
+        return self._hold(data, at)
+
+    def _judged(self, table: bytes | None) -> None:
+        """The answer has come, or an error in its place."""
+        table, self._asking = table or self._asking, None
+        self._resume(table=table)
 
     def _rename(
         self, first: bytes, at: int, length: int, start: int, stop: int, name: bytes
@@ -333,6 +383,7 @@ class Speaking(Session):
             self._suspect(_TOO_LONG)
         self._make_way(finding, text, at, runs=False)  # for the columns of EXECUTE
         alone = not self.unsynced
+        self._alone = alone and not self.owed
         self._extended(now)
         name = data[start:stop]
         if name or not alone:
@@ -340,6 +391,8 @@ class Speaking(Session):
         if name:
             body = data[stop + 1 : end] if whole else b""
             first, there = self._statements.parse(name, body, finding, self._batch)
+            if asked_when_bound(data, end, name):
+                self._statements.described(name, self._batch, portal=True)
         else:
             carried = data[at:end] if whole else None
             first = self._statements.parse_unnamed(carried, finding, self._batch, alone)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from guardproxy.session.pins import Finding, Suspicion
+
 SHOWN = 120
 """Characters of a statement in a log line."""
 
@@ -23,7 +25,8 @@ _TOKEN = re.compile(
       | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)
       | \.?\d[\w.]*
       )
-    | (?P<word> "(?:[^"]|"")*(?:"|\Z) | [a-zA-Z_\x80-\U0010ffff][\w$\x80-\U0010ffff]* )
+    | (?P<word> "(?:[^"]|"")*(?:"|\Z) | [a-zA-Z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*
+              | \$\d{1,5}(?![\w$]) )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -64,3 +67,22 @@ def database_in_question(text: bytes) -> str | None:
 def identifier(spelled: bytes) -> bytes:
     """An SQL identifier's own name: quoted as it is, else folded to lower case."""
     return spelled[1:-1].replace(b'""', b'"') if spelled[:1] == b'"' else spelled.lower()
+
+
+_BY_NAME = re.compile(rb"(?i)execute|deallocate|prepare")
+_IDENTIFIER = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][\w$\x80-\xff]*')
+_DEALLOCATE = re.compile(
+    rb"""(?ix) \bdeallocate \s+ (?: prepare \s+ )? (?! all \b )
+    ( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
+)
+
+
+def concerns_statements(finding: Finding, text: bytes) -> bool:
+    """Whether SQL prepares, executes or deallocates by name."""
+    return Suspicion.PREPARED in finding.suspicion and _BY_NAME.search(text) is not None
+
+
+def deallocated(text: bytes) -> tuple[list[bytes], set[bytes]]:
+    """The names that DEALLOCATE has there, in order, and all others that stand there."""
+    dropped = [identifier(name) for name in _DEALLOCATE.findall(text)]
+    return dropped, set(map(identifier, _IDENTIFIER.findall(_DEALLOCATE.sub(b"", text))))

@@ -10,65 +10,57 @@ what was sent up to there has not happened, and is undone here too.
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
 from guardproxy.errors import TooManyStatements
-from guardproxy.session.pins import NOTHING, Finding, Suspicion
-from guardproxy.session.prepared import Entry, Shelf, Statement, close, gone, statement, tick
-from guardproxy.session.statement import identifier
+from guardproxy.session.columns import UNKNOWN, Shape, describe, of_columns, of_parameters
+from guardproxy.session.columns import changed as otherwise
+from guardproxy.session.pins import NOTHING, Finding
+from guardproxy.session.prepared import (
+    Entry,
+    Lesson,
+    Mine,
+    Pending,
+    Reading,
+    Shelf,
+    Statement,
+    Undo,
+    changed,
+    close,
+    gone,
+    in_the_clients_words,
+    serves,
+    statement,
+    tick,
+)
+from guardproxy.session.statement import deallocated
+from guardproxy.wire.messages import PARAMETER_DESCRIPTION
 
 MAX_BYTES = 32 << 20
 """Bytes of statements one client may have prepared. PostgreSQL's bound is its memory."""
 
 
-_BY_NAME: Final = re.compile(rb"(?i)execute|deallocate|prepare")
-_IDENTIFIER: Final = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][\w$\x80-\xff]*')
-_DEALLOCATE: Final = re.compile(
-    rb"""(?ix) \bdeallocate \s+ (?: prepare \s+ )? (?! all \b )
-    ( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
-)
-
-
-def concerns_statements(finding: Finding, text: bytes) -> bool:
-    """Whether SQL prepares, executes or deallocates by name."""
-    return Suspicion.PREPARED in finding.suspicion and _BY_NAME.search(text) is not None
-
-
-class Undo(NamedTuple):
-    """What an error takes back: of the client's names, and of what is on the server's shelf."""
-
-    name: bytes | None = None
-    before: Mine | None = None
-    made: Entry | None = None
-    closed: Entry | None = None
-    mark: bool = False
-    unnamed: tuple[bytes, Finding, bytes | None] | None = None
-
-
-class Mine(NamedTuple):
-    """A statement of the client's, and when it had it prepared."""
-
-    statement: Statement
-    born: int
-
-
-Pending = tuple[int, bool, Undo | None]
-"""A Parse or Close under way: the number of the ReadyForQuery that comes after its answer at the
-latest, whether it is ours, and what an error takes back. (A plain one, for its speed.)"""
-
 _NO_UNNAMED: Final = Undo(b"")
+_TO_BE_DROPPED: Final = Statement(b"ROLLBACK\0\0\0", NOTHING)
+"""Has the name of a statement that DEALLOCATE is to find. To make that itself might be impossible
+by now (its table is gone), which is nothing to DEALLOCATE; this can be made at any time."""
 
 
 class Statements:
-    """What the client has prepared: `names` for it, `here` the names that its server knows now."""
+    """What the client has prepared: `names` for it, `here` the names that its server knows now.
+
+    `reads` tells how the server reads what it is given to prepare now.
+    """
 
     __slots__ = (
         "_by_sql",
         "_deallocated",
+        "_judged",
         "_limit",
         "_pending",
+        "_reads",
         "_shelf",
         "_size",
         "_unnamed",
@@ -78,18 +70,20 @@ class Statements:
         "unnamed",
     )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, reads: Callable[[], Reading | None]) -> None:
         self.names: dict[bytes, Mine] = {}
         self.here: dict[bytes, bytes] = {}
         self.unnamed: bytes | None = None  # the Parse message, as it came
         self._unnamed = NOTHING
         self._shelf = Shelf()
         self._limit = limit
+        self._reads = reads
         self._pending: deque[Pending] = deque()
         self._size = 0
         self._by_sql = False  # SQL may have prepared statements on this server, for the client
         self.forgetting = False  # DEALLOCATE is under way: what is not there shall not be made
         self._deallocated: list[bytes] = []  # what SQL under way names
+        self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
 
     def arrive(self, shelf: Shelf) -> None:
         """On a server that holds these; nothing of ours is known to be there."""
@@ -125,17 +119,78 @@ class Statements:
         One made there before the client prepared it may have been planned for tables of that time.
         """
         entry = self._shelf.find(mine.statement)
-        first = b""
         if self.forgetting:
             return b"", entry.name if entry else gone(name)
-        if entry is None or entry.made < mine.born or self._doubtful(entry, batch):
-            made, first = self._make(mine.statement, entry, name, batch)
-            first += mine.statement.parse(made.name)
+        if entry is not None and entry is self._judged:
+            self._judged = None
+            if otherwise(mine.shape, entry.shape):
+                return b"", changed(name)
+        elif entry is None or not serves(entry, mine) or self._doubtful(entry, batch):
+            wanted = self._as_read_now(mine, name)
+            made, first = self._make(wanted, self._shelf.find(wanted), name, batch)
             self._pending.append((batch, True, Undo(made=made)))
-            return first, made.name
-        if mine.statement.finding is NOTHING and not self._pending:
+            return first + wanted.parse(made.name), made.name
+        certain = not otherwise(mine.shape, entry.shape)
+        if certain and mine.statement.finding is NOTHING and not self._pending:
             self.here[name] = entry.name
-        return first, entry.name
+        return b"", entry.name
+
+    def _as_read_now(self, mine: Mine, name: bytes) -> Statement:
+        """The statement as it is if it is made now.
+
+        The client's settings may be others than when it prepared it, and the text mean another.
+        """
+        old, reading = mine.statement, self._reads()
+        if old.reading != reading and old.body:
+            new = statement(old.body, old.finding, reading)
+            self.names[name] = Mine(new, mine.born, mine.shape)
+            return new
+        return old
+
+    # -- what the client knows of their types -----------------------------------------------------
+
+    def described(self, name: bytes, batch: int, portal: bool = False) -> bool:
+        """The client has it described; whether the answer is of interest."""
+        mine = self.names.get(name)
+        entry = self._shelf.find(mine.statement) if mine else None
+        if mine is None or entry is None or (mine.shape == entry.shape != UNKNOWN):
+            return False
+        self._pending.append((batch, False, Undo(lesson=Lesson(entry, mine, portal))))
+        return True
+
+    def uncertain(self, name: bytes, there: bytes) -> bool:
+        """Whether what has the name `there` on this server may have other types than it knows."""
+        mine, entry = self.names.get(name), self._shelf.named(there)
+        return mine is not None and entry is not None and otherwise(mine.shape, entry.shape)
+
+    def judge(self, there: bytes, batch: int) -> bytes:
+        """What asks the server for its types; the client is not to hear of it."""
+        entry = self._shelf.named(there)
+        assert entry is not None
+        self._pending.append((batch, True, Undo(lesson=Lesson(entry, None))))
+        return describe(there)
+
+    def told(self, kind: int, body: bytes, batch: int) -> tuple[bool, bool]:
+        """A description; whether it is ours, and whether it was the last of what was asked."""
+        self._skip_to(batch)
+        _, ours, undo = self._pending[0] if self._pending else (0, False, None)
+        lesson = undo.lesson if undo is not None else None
+        if lesson is None:
+            return False, False
+        if kind == PARAMETER_DESCRIPTION:
+            lesson.parameters = of_parameters(body)
+            return ours, False
+        if not (lesson.parameters or lesson.portal):
+            return False, False  # of another, earlier in the batch
+        self._pending.popleft()
+        shape = Shape(lesson.parameters, of_columns(body))
+        if not lesson.portal:
+            lesson.entry.shape = shape
+        if lesson.mine is not None:
+            lesson.mine.shape = shape
+        else:
+            self._judged = lesson.entry
+        return ours, True
 
     def _doubtful(self, entry: Entry, batch: int) -> bool:
         """Whether it is made by an earlier batch, which may yet fail before it comes to that."""
@@ -190,7 +245,7 @@ class Statements:
                 f"the client has prepared more than {MAX_BYTES >> 20} MB of statements",
                 hint="Close what is not needed any more, or use pool.mode session.",
             )
-        new = statement(body, finding) if body else Statement(b"", finding)
+        new = statement(body, finding, self._reads())
         self.names[name] = Mine(new, tick())
         made, first = self._make(new, self._shelf.find(new), name, batch)
         self._pending.append((batch, False, Undo(name, made=made)))
@@ -226,6 +281,10 @@ class Statements:
         if mine is not None:
             self.names[name] = Mine(mine.statement, tick())
             self.here.clear()
+
+    def in_the_clients_words(self, error: bytes) -> bytes:
+        """PostgreSQL's ErrorResponse, where it names a statement, with the client's name for it."""
+        return in_the_clients_words(error, self.names, self._shelf)
 
     def text(self, name: bytes) -> bytes:
         """Of a statement that the client has; what follows in the message comes with it."""
@@ -284,36 +343,46 @@ class Statements:
         """Its CloseComplete is the client's."""
         self._pending.append((batch, False, None))
 
-    def for_sql(self, text: bytes, batch: int, runs: bool) -> bytes:
+    def for_sql(self, text: bytes, batch: int, runs: bool, failed: bool = False) -> bytes:
         """What must be sent before SQL that prepares, executes or deallocates by name.
 
-        `runs`: it is executed now, not only prepared.
+        `runs`: it is executed now, not only prepared. In a `failed` transaction, which the text may
+        end before it comes to that, statements can be closed, but none be made.
 
         SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE"): the client's
         own must have theirs, and other clients' none that it could hit upon.
         """
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
-        mentioned = set(map(identifier, _IDENTIFIER.findall(text)))
-        for name in () if self.forgetting else sorted(mentioned & self.names.keys()):
-            first += self._under_its_name(self.names[name], name, batch)
+        dropped, used = deallocated(text)
+        for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
+            if name in used and not failed:
+                first += self._under_its_name(name, batch)
+            elif name not in used and self._shelf.named(name) is None:
+                first += self._made_as(name, _TO_BE_DROPPED, batch)
         self._by_sql = True
         if runs:
-            self._deallocated += [identifier(name) for name in _DEALLOCATE.findall(text)]
+            self._deallocated += dropped
         return first
 
     def _is_own(self, entry: Entry) -> bool:
         mine = self.names.get(entry.name)
         return mine is not None and mine.statement is entry.statement
 
-    def _under_its_name(self, mine: Mine, name: bytes, batch: int) -> bytes:
+    def _under_its_name(self, name: bytes, batch: int) -> bytes:
+        mine = self.names[name]
         entry = self._shelf.find(mine.statement)
         if entry is not None and entry.name == name and entry.made > mine.born:
             return b""
         first = self._close(entry, batch) if entry else b""
-        made = Entry(mine.statement, name, tick())
+        return first + self._made_as(name, self._as_read_now(mine, name), batch)
+
+    def _made_as(self, name: bytes, wanted: Statement, batch: int) -> bytes:
+        entry = self._shelf.find(wanted)
+        first = self._close(entry, batch) if entry else b""
+        made = Entry(wanted, name, tick())
         self._shelf.put(made)
         self._pending.append((batch, True, Undo(made=made)))
-        return first + mine.statement.parse(name)
+        return first + wanted.parse(name)
 
     # -- what the server says ---------------------------------------------------------------------
 
@@ -326,9 +395,12 @@ class Statements:
 
         What earlier ones have left was said after their error had come, and skipped as well.
         """
+        self._skip_to(batch)
+        return bool(self._pending) and self._pending.popleft()[1]
+
+    def _skip_to(self, batch: int) -> None:
         if self._pending and self._pending[0][0] < batch:
             self.failed(batch - 1)
-        return bool(self._pending) and self._pending.popleft()[1]
 
     def over(self, batch: int, failed: bool) -> None:
         """What was sent apart under this number is answered."""
@@ -387,6 +459,10 @@ class Statements:
         """Nothing is owed: what has not been answered was skipped."""
         if self._pending:
             self.failed(self._pending[-1][0])
+        self.nothing_forgotten()
+
+    def nothing_forgotten(self) -> None:
+        """No DEALLOCATE is under way any more: it has run, or it was skipped."""
         self._deallocated.clear()
         self.forgetting = False
 
@@ -409,8 +485,9 @@ class Statements:
     def deallocated_one(self) -> None:
         """DEALLOCATE by name has run, in the order of the text."""
         name = self._deallocated.pop(0) if self._deallocated else b""
-        old = self.names.get(name)
-        if old is not None:
+        if name in self.names:
             self._restore(name, None)
-            self._shelf.drop(old.statement)
+            there = self._shelf.named(name)
+            if there is not None:
+                self._shelf.drop(there.statement)
             self.here.clear()  # the same text may have another name too

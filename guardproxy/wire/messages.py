@@ -41,6 +41,9 @@ NOTICE: Final = ord("N")
 NOTIFICATION: Final = ord("A")
 PARAMETER_STATUS: Final = ord("S")
 READY_FOR_QUERY: Final = ord("Z")
+NO_DATA: Final = ord("n")
+PARAMETER_DESCRIPTION: Final = ord("t")
+ROW_DESCRIPTION: Final = ord("T")
 PARSE_COMPLETE: Final = ord("1")
 BIND_COMPLETE: Final = ord("2")
 CLOSE_COMPLETE: Final = ord("3")
@@ -143,7 +146,7 @@ def _bound(value: str | None) -> bytes:
     return _INT.pack(len(text)) + text
 
 
-SYNC_MESSAGE = message(SYNC)
+FLUSH_MESSAGE, SYNC_MESSAGE = message(FLUSH), message(SYNC)
 TERMINATE_MESSAGE = message(TERMINATE)
 
 
@@ -209,6 +212,12 @@ def negotiate_protocol_version(options: list[str]) -> bytes:
     return message(
         NEGOTIATE_PROTOCOL_VERSION, _INT.pack(PROTOCOL_3_0) + _INT.pack(len(options)) + names
     )
+
+
+def sqlstate(body: bytes) -> str:
+    """That of an ErrorResponse, without a look at its other fields; "" if it has none."""
+    at = body.find(b"\0C") + 2
+    return body[at : at + 5].decode("latin-1") if at > 1 and body[at + 5 : at + 6] == b"\0" else ""
 
 
 def _fields(severity: str, sqlstate: str, text: str, detail: str, hint: str) -> bytes:

@@ -47,14 +47,17 @@ class Guard(Place):
         *,
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
-        # A command that becomes the guard, and variables of its environment.
+        # A command that becomes the guard, variables of its environment, descriptors it inherits.
         self.prefix = prefix
         self.environment = environment or {}
+        self.pass_fds = pass_fds
         self.folder = Path(tempfile.mkdtemp(prefix="guardproxy-run-"))
         self.config = self.folder / "guardproxy.yaml"
         base: dict[str, Any] = {
             "listen": {"port": 0},
+            "http": {"port": 0},
             "upstream": {"host": upstream.host, "port": upstream.port},
             "timeouts": {"shutdown_timeout": "2s"},
         }
@@ -160,6 +163,7 @@ class Guard(Place):
             text=True,
             cwd=self.folder,
             env=environment,
+            pass_fds=self.pass_fds,
         )
 
     def _everything(self) -> str:

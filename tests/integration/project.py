@@ -11,6 +11,7 @@ from tests.integration.places import PASSWORDS, Place
 
 ROOT = Path(__file__).parents[2]
 RUN = "tests.integration.django_project.run"
+SETTINGS = "tests.integration.django_project.settings"
 Driver = Literal["psycopg", "psycopg2"]
 
 
@@ -35,7 +36,7 @@ class Project:
         """Do a scenario of scenarios.py in a new process and give back its result."""
         done = subprocess.run(
             [sys.executable, "-m", RUN, scenario, json.dumps(arguments)],
-            env=self._environment(),
+            env=self.environment(),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -49,7 +50,23 @@ class Project:
         """Several requests, one after the other, in one process."""
         return self.run("requests", paths=paths)
 
-    def _environment(self) -> dict[str, str]:
+    def tests(self, label: str, parallel: int) -> str:
+        """`manage.py test`; what it says, which is that all is well."""
+        done = subprocess.run(
+            [sys.executable, "-m", "django", "test", label, "--noinput", f"--parallel={parallel}"],
+            env=self.environment() | {"DJANGO_SETTINGS_MODULE": SETTINGS},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def environment(self) -> dict[str, str]:
+        """Of a process that is to find the project and its database."""
         inherited = {name: value for name, value in os.environ.items() if name[:2] != "PG"}
         return inherited | {
             "PYTHONPATH": str(ROOT),

@@ -170,8 +170,8 @@ def test_a_lowered_cap_holds_for_the_next(guard: NewGuard, pg: Postgres) -> None
     [
         ("pool: {max_server_connections: many}", "pool.max_server_connections"),
         ("pool: [", "guardproxy.yaml"),
-        ("pool: {mode: passthrough}", "needs_restart.*pool.mode"),
-        ("listen: {port: 1}", "needs_restart.*listen.port"),
+        ("pool: {mode: passthrough}", "pool.mode: can only be changed by a restart"),
+        ("listen: {port: 1}", "listen.port: can only be changed by a restart"),
         ("upstream: {tls: {mode: verify-full, ca: /nowhere}}", "nowhere"),
     ],
     ids=["value", "yaml", "mode", "port", "certificate"],

@@ -128,6 +128,21 @@ def test_same_text_other_types(crowd: Crowd, link: Callable[[], Stepper]) -> Non
         assert second.ask(run("s", "7")) == "2 [text,7] C ZI"
 
 
+def test_same_text_other_settings(crowd: Crowd) -> None:
+    """Literals become values when a statement is prepared: by its own client's settings."""
+    text = r"select extract(epoch from timestamptz '2020-01-01 12:00')::int, length('\\')"
+    mine, yours = [b"1577880000", b"2"], [b"1577847600", b"1"]
+    me = crowd.client(options="-c timezone=UTC")
+    others = "-c timezone=Asia/Tokyo -c standard_conforming_strings=off"
+    you = crowd.client(options=others, client_encoding="latin1")
+    me.pgconn.prepare(b"s", text.encode())
+    you.pgconn.prepare(b"s", text.encode())
+    for client, expected in ((you, yours), (me, mine), (you, yours)):
+        for _ in crowd.turns():
+            result = client.pgconn.exec_prepared(b"s", [])
+            assert [result.get_value(0, column) for column in range(2)] == expected
+
+
 def test_an_unknown_name(crowd: Crowd, link: Callable[[], Stepper]) -> None:
     """PostgreSQL's own error with the client's name, by Bind and Describe; the link lives on."""
     me = link()

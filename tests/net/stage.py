@@ -14,6 +14,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from guardproxy.errors import Reason
+from guardproxy.life import Phase
 from guardproxy.net.client import ClientLink
 from guardproxy.net.log import About, Log
 from guardproxy.net.service import GuardService
@@ -152,6 +153,7 @@ class Stage:
 
         monkeypatch.setattr(Upstream, "dial", dial)
         self.service = GuardService(settings, self.clock, self.log)
+        self.service._enter(Phase.SERVING)
         self.pooler = self.service.pooler
         sweeping = self.service._sweep.start(self.service._interval(), now=False)
         sweeping.addErrback(self.service._sweep_failed)

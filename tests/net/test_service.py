@@ -1,13 +1,13 @@
-"""net/service.py: drain, cut, reload, and the upkeep that nothing ends."""
+"""net/service.py: its phases, reload, and the upkeep that nothing ends."""
 
 from __future__ import annotations
 
 import ssl
 
 import pytest
-from twisted.internet.defer import Deferred
 
 from guardproxy.errors import Reason
+from guardproxy.life import Manner, Phase
 from guardproxy.settings import (
     Listen,
     ListenTls,
@@ -19,115 +19,71 @@ from guardproxy.settings import (
 from tests.net.conftest import Stages
 from tests.net.stage import Stage
 
-
-def drain(stage: Stage) -> list[bool]:
-    """Begin to drain; the list holds how it went, once it is over."""
-    over: list[bool] = []
-    stage.service.drain().addCallback(over.append)
-    stage.run()
-    return over
+# -- phases ----------------------------------------------------------------------------------------
 
 
-# -- drain -----------------------------------------------------------------------------------------
+@pytest.fixture
+def told(stage: Stage) -> list[Phase]:
+    """The phases as they are told."""
+    phases: list[Phase] = []
+    stage.service.tell_phase = phases.append
+    return phases
 
 
-def test_with_nobody_there_it_is_over_at_once(stage: Stage) -> None:
-    assert drain(stage) == [True]
-
-
-def test_idle_clients_are_told_and_servers_closed(stage: Stage) -> None:
-    clients = [stage.client(), stage.holder(), stage.connect()]
-    over = drain(stage)
-    stage.wait(0.2, step=0.05)
-    assert [client.refusal()["C"] for client in clients] == ["57P01"] * 3
-    assert {client.ended for client in clients} == {Reason.SHUTDOWN}
-    assert over == [True]
-    assert stage.postgres.live == []
-
-
-@pytest.mark.parametrize("sql", ["BEGIN", "SLEEP"])
-def test_work_may_finish(stage: Stage, sql: str) -> None:
-    client = stage.holder(sql)
-    over = drain(stage)
-    stage.wait(10.0)
-    assert (client.ended, over) == (None, [])
-    if sql == "SLEEP":
-        stage.postgres.backend().finish()
-        stage.run()
-    else:
-        assert client.query("COMMIT").hear() == ["C COMMIT", "Z I"]
-    stage.wait(0.3, step=0.05)
-    assert client.ended is Reason.SHUTDOWN
-    assert over == [True]
-
-
-def test_who_waits_for_a_server_is_served_first(stages: Stages) -> None:
-    stage = stages(pool=Pool(max_server_connections=1))
-    stage.holder("SLEEP")
-    second = stage.client().query("SELECT 2")
-    over = drain(stage)
-    stage.postgres.backend().finish()
-    stage.wait(0.3, step=0.05)
-    assert second.hear()[:2] == ["C SELECT 2", "Z I"]
-    assert over == [True]
-
-
-def test_nobody_new_comes_in(stage: Stage) -> None:
-    stage.holder("SLEEP")
-    drain(stage)
-    client = stage.connect()
-    client.log_in()
+def test_a_stop_goes_through_its_phases(stages: Stages) -> None:
+    """Who comes within min_sigterm_delay is served; it is not cut short though nobody is there."""
+    stage = stages(timeouts=Timeouts(min_sigterm_delay=3.0))
+    phases: list[Phase] = []
+    stage.service.tell_phase = phases.append
+    stage.service.terminate()
+    stage.wait(2.5, step=0.5)
+    assert stage.service.phase is Phase.TERMINATING
+    client = stage.holder()
+    stage.wait(2.0, step=0.05)
     assert client.refusal()["C"] == "57P01"
+    assert phases == [Phase.TERMINATING, Phase.DRAINING, Phase.STOPPED]
 
 
-def test_after_shutdown_timeout_whoever_is_left_is_cut(stages: Stages) -> None:
-    stage = stages(timeouts=Timeouts(shutdown_timeout=5.0))
+def test_without_a_delay_it_drains_at_once(stage: Stage, told: list[Phase]) -> None:
+    stage.service.terminate()
+    assert told == [Phase.DRAINING, Phase.STOPPED]
+
+
+def test_a_cut_does_not_wait_for_the_delay(stages: Stages) -> None:
+    stage = stages(timeouts=Timeouts(min_sigterm_delay=60.0))
     client = stage.holder("SLEEP")
-    over = drain(stage)
-    stage.wait(4.5, step=0.5)
-    assert over == []
-    stage.wait(1.0, step=0.5)
-    assert over == [False]
-    assert client.refusal()["C"] == "57P01"
-    assert stage.postgres.cancels  # and its query does not run on
-
-
-def test_a_second_request_cuts_at_once(stage: Stage) -> None:
-    stage.holder("SLEEP")
-    over = drain(stage)
+    stage.service.terminate()
     stage.service.cut()
     stage.run()
-    assert over == [False]
-    stage.service.cut()  # a third changes nothing
-    assert over == [False]
+    assert client.refusal()["C"] == "57P01"
+    assert stage.service.phase is Phase.STOPPED
+    stage.wait(60.0)  # and the delay that is left begins nothing
 
 
-def test_without_patience_everybody_is_cut_at_once(stages: Stages) -> None:
-    stage = stages(timeouts=Timeouts(shutdown_timeout=0.0))
-    stage.holder("SLEEP")
-    assert drain(stage) == [False]
+def test_a_drain_ends_the_delay(stages: Stages) -> None:
+    stage = stages(timeouts=Timeouts(min_sigterm_delay=60.0))
+    stage.service.terminate()
+    stage.service.drain()
+    assert stage.service.phase is Phase.STOPPED
+    stage.wait(60.0)
 
 
-def test_a_server_nobody_wants_any_more_is_not_waited_for(stage: Stage) -> None:
-    """PostgreSQL does not answer, and who asked has been sent home."""
-    stage.postgres.silent = True
-    client = stage.connect().log_in()
-    assert stage.populations() == {"opening": 1}
-    over = drain(stage)
-    assert client.ended is Reason.SHUTDOWN
-    stage.wait(1.5)
-    assert over == [True]
+def test_it_can_be_told_to_stop_while_it_waits_for_clients(stages: Stages) -> None:
+    """It listens no more, so there is nothing to delay."""
+    stage = stages(timeouts=Timeouts(min_sigterm_delay=60.0))
+    client = stage.client()
+    stage.service.drain(Manner.WAIT_FOR_CLIENTS)
+    stage.wait(100.0)
+    assert client.ended is None
+    stage.service.terminate()
+    stage.wait(1.0, step=0.05)
+    assert client.refusal()["C"] == "57P01"
 
 
-def test_not_even_if_it_is_not_connected_yet(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(upstream: object, caller: object, encrypt: bool | None = None) -> None:
-        await Deferred()
-
-    monkeypatch.setattr("guardproxy.net.upstream.Upstream.dial", never)
-    stage.connect().log_in()
-    over = drain(stage)
-    stage.wait(0.1)
-    assert over == [True]
+def test_no_phase_follows_the_last(stage: Stage) -> None:
+    stage.service.drain()
+    with pytest.raises(AssertionError, match="serving while stopped"):
+        stage.service._enter(Phase.SERVING)
 
 
 # -- reload ----------------------------------------------------------------------------------------

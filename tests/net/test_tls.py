@@ -114,3 +114,19 @@ def test_the_common_name_of_a_verified_certificate() -> None:
     assert tls.common_name(session({})) is None  # not verified
     assert tls.common_name(session(None)) is None
     assert tls.common_name(None) is None
+
+
+# Files that cannot be used
+
+
+def test_a_key_of_another_certificate_is_named(tmp_path: Path) -> None:
+    one, two = certificates.make(tmp_path, "one"), certificates.make(tmp_path, "two")
+    with pytest.raises(ssl.SSLError, match=f"listen.tls: {two.key} is not the key of {one.cert}"):
+        tls.for_clients(ListenTls(mode="require", cert=one.cert, key=two.key))
+
+
+def test_what_is_no_certificate_is_named(tmp_path: Path) -> None:
+    nonsense = tmp_path / "ca.crt"
+    nonsense.write_text("nonsense")
+    with pytest.raises(ssl.SSLError, match=f"upstream.tls: one of {nonsense} is not"):
+        tls.for_upstream(UpstreamTls(mode="verify-full", ca=str(nonsense)))

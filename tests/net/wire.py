@@ -73,6 +73,9 @@ class Wire:
     def getPeer(self) -> object:
         return self.peer
 
+    def getHost(self) -> object:
+        return ("127.0.0.1", 6432)
+
     def start_tls(self, context: ssl.SSLContext, **how: Any) -> Deferred[None]:
         self.handshakes.append({"context": context, **how})
         self.handshake = Deferred()

@@ -5,186 +5,31 @@ What must hold after each step stands in the invariants, computed anew from the 
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
-    RuleBasedStateMachine,
     consumes,
-    initialize,
     invariant,
-    precondition,
     rule,
 )
 
-from guardproxy.errors import QueueFull, Reason
-from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
-from guardproxy.pool.pool import Pool, PoolName, Population, Server
-from guardproxy.wire.frames import COMPILED
-from tests.pool.plain import Plain, situation, told
-
-MAX_WAITING = 3
-RULE_CAPS = {0: 1, 1: 2}
-MOMENT = 1e-9
-"""Seconds between any two happenings: which server has been idle longest is never a tie."""
-
-
-Step = TypeVar("Step", bound=Callable[..., object])
-
-
-def there_is(*populations: Population) -> Callable[[Step], Step]:
-    """Only where a server is in one of these; else a step would be wasted."""
-    return precondition(lambda self: any(w in populations for w in self.servers.values()))
-
-
-def somebody(movable: bool) -> Callable[[Step], Step]:
-    """Only where such a lease is."""
-    return precondition(
-        lambda self: any((t.holder in self.movable) is movable for t in self.leases.values())
-    )
-
-
-some_are_asked = precondition(lambda self: bool(self.asked))
+from guardproxy.errors import Reason
+from guardproxy.pool.admission import Ticket
+from guardproxy.pool.pool import Pool, Population, Server
+from tests.pool.occasions import few_wait, some_are_asked, somebody, there_is
+from tests.pool.world import EVERYWHERE, MOMENT, RULE_CAPS, World
 
 pools = st.sampled_from(["shop", "shop", "shop", "blog", "wiki", "private"])
 rules = st.sampled_from([None, None, None, None, 0, 1])
-few_wait = precondition(lambda self: len(self.waiting) <= self.patience)
 
 
-class AdmissionMachine(RuleBasedStateMachine):
-    """The world around an admission: it carries out orders, and reports in any order."""
+class AdmissionMachine(World):
+    """The world reports in any order."""
 
     tickets = Bundle("tickets")
-
-    @initialize(cap=st.integers(1, 4), crowd=st.integers(0, 6), patience=st.integers(0, 4))
-    def begin(self, cap: int, crowd: int, patience: int) -> None:
-        """Perhaps with a crowd already: all servers leased, and some who wait."""
-        self.movable: dict[int, float] = {}  # holders that could give their server away
-        self.refused: dict[Server[int], float] = {}
-        self.asked: set[Server[int]] = set()
-        self.admission: Admission[int] = Admission(
-            cap, MAX_WAITING, RULE_CAPS, lambda holder: self.movable.get(holder)
-        )
-        self.pools = {name: Pool[int](PoolName(name, "u")) for name in ("shop", "blog", "wiki")}
-        self.servers: dict[Server[int], Population] = {}  # as we were told
-        self.leases: dict[Server[int], Ticket[int]] = {}
-        self.waiting: dict[int, Ticket[int]] = {}  # by holder; the order is that of asking
-        self.holder = 0
-        self.patience = patience  # how many may wait before nobody asks any more
-        self.most = cap  # servers there may be, after the cap has been lowered
-        self.now = 0.0
-        self.settled = True  # nothing has changed since the queue was last looked at
-        for _ in range(crowd):
-            self.ask("shop", None)
-        for server in list(self.servers):
-            self.servers[server] = Population.IDLE
-            self.carry_out(self.decide("opened", server))
-
-    def decide(self, call: str, subject: Any = None) -> list[Order[int]]:
-        """Ask admission, and its plain twin: both must say and do the same.
-
-        Machine code can neither be copied nor take another class: there only the rest is tested.
-        """
-        if not COMPILED:
-            twin, twins = copy.deepcopy((self.admission, subject))
-            twin.__class__ = Plain
-            expected = self._call(twin, call, twins)
-        found = self._call(self.admission, call, subject)
-        if COMPILED:
-            expected, twin = found, self.admission
-        if isinstance(found, QueueFull):
-            assert isinstance(expected, QueueFull)
-            raise found
-        assert told(found) == told(expected), call
-        assert situation(self.admission) == situation(twin), call
-        orders: list[Order[int]] = found
-        return orders
-
-    def _call(self, admission: Admission[int], call: str, subject: Any) -> Any:
-        arguments = (self.now,) if subject is None else (subject, self.now)
-        try:
-            return getattr(admission, call)(*arguments)
-        except QueueFull as full:
-            return full
-
-    # -- carrying out ------------------------------------------------------------------------------
-
-    def carry_out(self, orders: list[Order[int]], declines: bool = False) -> None:
-        # A server that is closed instead of becoming idle: the queue is looked at when it is gone.
-        ends = [order for order in orders if isinstance(order, Close)]
-        self.settled = all(order.reason is Reason.EVICTED for order in ends)
-        self._check_fairness(orders)
-        for order in orders:
-            if isinstance(order, Open):
-                assert order.server not in self.servers
-                self.servers[order.server] = Population.OPENING
-            elif isinstance(order, Close):
-                assert self.servers[order.server] is not Population.CLOSING
-                self.servers[order.server] = Population.CLOSING
-                self._end_lease(order.server)
-            elif isinstance(order, Revoke):
-                self._check_asked(order.server)
-        for order in orders:
-            if isinstance(order, Grant):
-                self._take(order, declines)
-
-    def _take(self, grant: Grant[int], declines: bool) -> None:
-        ticket, server = grant.ticket, grant.server
-        assert self.waiting.pop(ticket.holder) is ticket
-        assert server not in self.leases
-        assert server.pool is ticket.pool
-        assert server.holder == ticket.holder
-        self.servers[server] = Population.LEASED
-        self.leases[server] = ticket
-        if declines:
-            self._give_back(server)
-
-    def _check_asked(self, server: Server[int]) -> None:
-        """Once only, and who can give it away, and has not just said no."""
-        assert server not in self.asked
-        assert self.servers[server] is Population.LEASED
-        since = self.movable[self.leases[server].holder]
-        assert self.refused.get(server) != since
-        self.asked.add(server)
-
-    def _give_back(self, server: Server[int]) -> None:
-        self._end_lease(server)
-        self.servers[server] = Population.IDLE
-        self.carry_out(self.decide("released", server))
-
-    def _end_lease(self, server: Server[int]) -> None:
-        ticket = self.leases.pop(server, None)
-        if ticket is not None:
-            self.movable.pop(ticket.holder, None)
-        self.asked.discard(server)
-        self.refused.pop(server, None)
-
-    def _check_fairness(self, orders: list[Order[int]]) -> None:
-        """Nobody is served while an older ticket of the pool waits, unless its rule stops that."""
-        granted = {order.ticket.holder for order in orders if isinstance(order, Grant)}
-        older: Counter[int | None] = Counter()
-        passed_over: set[Pool[int]] = set()
-        for holder, ticket in self.waiting.items():
-            if holder in granted:
-                assert ticket.pool not in passed_over
-                continue
-            if not self._stopped(ticket, older):
-                passed_over.add(ticket.pool)
-            older[ticket.rule] += 1
-
-    def _stopped(self, ticket: Ticket[int], older: Counter[int | None]) -> bool:
-        rule = ticket.rule
-        if rule is None:
-            return False
-        return self._held(rule) + older[rule] >= RULE_CAPS[rule]
-
-    def _held(self, rule: int) -> int:
-        return self.admission._held[rule]
 
     # -- who asks ----------------------------------------------------------------------------------
 
@@ -192,24 +37,6 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule(target=tickets, name=pools, limit=rules)
     def asks(self, name: str, limit: int | None) -> Ticket[int]:
         return self.ask(name, limit)
-
-    def ask(self, name: str, limit: int | None) -> Ticket[int]:
-        pool = self.pools.get(name)
-        if pool is None:  # not `or`: a pool without servers is falsy
-            pool = Pool[int](PoolName(name, "u"), private=True)
-        self.holder += 1
-        self.now += MOMENT
-        ticket = Ticket(self.holder, pool, self.now, limit)
-        self.waiting[ticket.holder] = ticket
-        try:
-            orders = self.decide("ask", ticket)
-        except QueueFull:
-            assert len(self.waiting) > MAX_WAITING
-            del self.waiting[ticket.holder]
-        else:
-            assert orders or len(self.waiting) <= MAX_WAITING
-            self.carry_out(orders)
-        return ticket
 
     @rule(ticket=consumes(tickets))
     def withdraw(self, ticket: Ticket[int]) -> None:
@@ -229,7 +56,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def opened(self, data: st.DataObject, declines: bool, retiring: bool) -> None:
         server = self.some(data, Population.OPENING)
         if server is not None:
-            server.retiring = Reason.RECONFIGURED if retiring else None
+            server.retiring = Reason.RECONFIGURED if retiring else server.retiring
             self.servers[server] = Population.IDLE
             self.carry_out(self.decide("opened", server), declines)
 
@@ -310,8 +137,9 @@ class AdmissionMachine(RuleBasedStateMachine):
         if server is not None:
             self.movable[self.leases[server].holder] = self.now
             self.refused.pop(server, None)
-            if self.waiting:
+            if self.admission.alert:
                 self.carry_out(self.decide("idle", server))
+                assert server in self.asked or not self._paused(server.pool)
 
     @somebody(movable=True)
     @rule(data=st.data())
@@ -373,6 +201,24 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.carry_out(orders)
         self.settled = False
 
+    # -- pauses ------------------------------------------------------------------------------------
+
+    @rule(where=st.sampled_from(["shop", "shop", "blog", EVERYWHERE]))
+    def pause(self, where: str) -> None:
+        """Who is idle goes at once, who can give its server away is asked, the others retire."""
+        self.now += MOMENT
+        self.pauses.add(where)
+        self.carry_out(self.decide("pause", where))
+        self.settled = False
+
+    @rule(where=st.sampled_from(["shop", "blog", EVERYWHERE, EVERYWHERE]))
+    def resume(self, where: str) -> None:
+        self.now += MOMENT
+        self.pauses.discard(where)
+        if where is EVERYWHERE:
+            self.pauses.clear()
+        self.carry_out(self.decide("resume", where))
+
     # -- the world ---------------------------------------------------------------------------------
 
     @rule(step=st.sampled_from([0.1, 1.0, 5.0]))
@@ -421,6 +267,19 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert self.admission.waiters() == list(self.waiting.values())
 
     @invariant()
+    def what_is_paused_goes(self) -> None:
+        """As soon as its client can do without; only who says no is asked no more."""
+        for server, where in self.servers.items():
+            if where is not Population.CLOSING:
+                assert (server.retiring is Reason.PAUSED) <= self._paused(server.pool)
+                assert not (self._paused(server.pool) and where is Population.IDLE)
+                assert server.retiring or not self._paused(server.pool)
+
+    @invariant()
+    def sessions_are_to_tell_when_it_matters(self) -> None:
+        assert self.admission.alert == len(self.waiting) + bool(self.pauses)
+
+    @invariant()
     def nobody_waits_for_nothing(self) -> None:
         """Where something could be done for the queue, something is under way."""
         if not self.settled:
@@ -467,7 +326,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             if self._stopped(ticket, covered):
                 continue
             covered[ticket.rule] += 1
-            if ticket.pool.backoff.until <= self.now:
+            if ticket.pool.backoff.until <= self.now and not self._paused(ticket.pool):
                 found.append(ticket)
         return found
 

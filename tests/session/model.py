@@ -127,7 +127,8 @@ class Postgres:
             raise Failed(f"portal '{name}' does not exist")
         text = self._named(name) if body[:1] == b"S" else self._portals[name][0]
         self._alive(text)
-        return said("S", f"RowDescription '{text}'")
+        types = said("S", "ParameterDescription x") if body[:1] == b"S" else b""
+        return types + said("S", f"RowDescription '{text}'")
 
     def _on_E(self, body: bytes) -> bytes:
         name = body[:-5].decode()

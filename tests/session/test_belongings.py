@@ -35,6 +35,22 @@ def test_a_reported_value_is_a_setting() -> None:
     assert mine.setup is Parameters.of({"TimeZone": "Mars"})
 
 
+def test_how_statements_are_read_is_told_by_what_is_reported() -> None:
+    mine = having()
+    before = mine.reading
+    mine.report("application_name", "x")
+    assert mine.reading == before
+    mine.report("TimeZone", "Mars")
+    assert mine.reading not in (before, None)
+
+
+def test_what_decides_it_and_is_not_reported_makes_it_unknown() -> None:
+    assert having({"xmloption": "content"}).reading is None
+    mine = having()
+    suspect(mine, Finding(Suspicion.SETTINGS, frozenset(("transform_null_equals",))))
+    assert mine.reading is None
+
+
 def test_settings_are_what_the_server_says_they_are() -> None:
     mine = having({"work_mem": "1MB"})
     mine.answered(Suspicion.SETTINGS, rows("setting work_mem 2MB", "setting a.b 1"), 0.0)

@@ -4,6 +4,7 @@ import pytest
 
 from guardproxy.session.pins import NOTHING
 from guardproxy.session.prepared import (
+    RESULT_CHANGED,
     Entry,
     Shelf,
     Statement,
@@ -14,6 +15,7 @@ from guardproxy.session.prepared import (
 )
 from tests.session.transcript import said
 
+READ = ("UTF8", "UTC")
 ONE, TWO, THREE = (Statement(text, NOTHING) for text in (b"1", b"2", b"3"))
 
 
@@ -29,9 +31,20 @@ def names(entries: list[Entry]) -> list[bytes]:
 
 
 def test_equal_statements_are_one_object_while_somebody_has_them() -> None:
-    first = statement(b"SELECT 1\0\0\0", NOTHING)
-    assert statement(b"SELECT 1\0\0\0", NOTHING) is first
-    assert statement(b"SELECT 1\0\0\1", NOTHING) is not first
+    first = statement(b"SELECT 1\0\0\0", NOTHING, READ)
+    assert statement(b"SELECT 1\0\0\0", NOTHING, READ) is first
+    assert statement(b"SELECT 1\0\0\1", NOTHING, READ) is not first
+
+
+def test_what_is_read_otherwise_is_another_statement() -> None:
+    """Literals become values when a statement is prepared: a time, by the time zone of then."""
+    first = statement(b"SELECT 1\0\0\0", NOTHING, READ)
+    assert statement(b"SELECT 1\0\0\0", NOTHING, ("UTF8", "Asia/Tokyo")) is not first
+
+
+def test_what_may_be_read_in_any_way_is_nobody_elses() -> None:
+    first = statement(b"SELECT 1\0\0\0", NOTHING, None)
+    assert statement(b"SELECT 1\0\0\0", NOTHING, None) is not first
 
 
 def test_a_statement_is_prepared_under_any_name() -> None:
@@ -100,15 +113,16 @@ def test_a_name_that_two_may_have_is_given_to_nobody_until_all_are_gone() -> Non
     [
         (b'Mprepared statement "guardproxy_12_s_1" already exists', b'Mprepared statement "s_1"'),
         (b'Mprepared statement "guardproxy_gone_s" does not exist', b'Mprepared statement "s"'),
+        (b'Mprepared statement "guardproxy_changed_s" does', RESULT_CHANGED),
         (b'Mprepared statement "guardproxy_gone_" does not', b"Munnamed prepared statement does"),
         (b'Mrelation "guardproxy" does not exist', b'Mrelation "guardproxy" does not exist'),
     ],
 )
 def test_errors_name_statements_as_the_client_does(said_: bytes, heard: bytes) -> None:
-    assert in_the_clients_words(said_).startswith(heard)
+    assert in_the_clients_words(said_, {}, Shelf()).startswith(heard)
 
 
 def test_an_error_that_names_none_of_ours_is_the_same_object() -> None:
     error = b'Mrelation "t" does not exist'
-    assert in_the_clients_words(error) is error
+    assert in_the_clients_words(error, {}, Shelf()) is error
     assert gone(b"s") != b"s"

@@ -37,6 +37,18 @@ def test_errors_have_the_clients_name_for_it() -> None:
     stage.play(f"S> {error.format(there)}\n>C {error.format('s')}")
 
 
+def test_so_has_the_error_of_one_that_is_there_under_anothers_name() -> None:
+    """Made by a third client after this one had prepared it."""
+    stage = having("mine")
+    moved(stage, other("theirs", "SELECT 1"))
+    error = 'ErrorResponse ERROR 08P01 "prepared statement \\"{}\\" requires 0"'
+    stage.play(f"""
+        {comes_back("Bind '' mine 7 + Sync")}
+        >S Bind '' theirs 7 + Sync
+        S> {error.format("theirs")} + ReadyForQuery I
+        >C {error.format("mine")} + ReadyForQuery I""")
+
+
 def test_the_same_text_serves_all_who_prepare_it() -> None:
     """Each client's own Parse reaches the server all the same: the plan is as old as it thinks."""
     stage = idle(server=other("theirs", "SELECT 1"))
@@ -47,6 +59,32 @@ def test_the_same_text_serves_all_who_prepare_it() -> None:
         >C ParseComplete + BindComplete + ReadyForQuery I
         C> {USED.format("mine")}
         >S {USED.format("theirs")}""")
+
+
+def test_what_is_read_by_other_settings_serves_nobody_else() -> None:
+    """A literal of a time becomes a moment when it is prepared, by the time zone of then."""
+    stage = idle(server=other("s", "SELECT 1"), parameters={"TimeZone": "Mars"})
+    sent = stage.session.client_sent(said("C", "Parse s 'SELECT 1' + Sync"), 1.0)
+    assert sent == said("C", f"Parse {sixth('s', stage, '').decode()} 'SELECT 1' + Sync")
+
+
+def test_a_statement_is_made_as_its_client_reads_now() -> None:
+    """It has another time zone than when it prepared it, and shares it with who has that too."""
+    stage = having()
+    stage.play("C> Query x\nS> ParameterStatus TimeZone Mars + ReadyForQuery I")
+    server = moved(stage).server
+    stage.play(f"""
+        {comes_back("Bind '' s + Sync")}
+        >S SetConfig TimeZone Mars + Parse s 'SELECT 1' + Bind '' s + Sync""")
+    [entry] = server.shelf.all()
+    assert entry.statement.reading == ("", "", "Mars", "", "")
+
+
+def test_what_may_be_read_by_a_setting_under_way_serves_nobody_else() -> None:
+    stage = idle()
+    stage.session.client_sent(said("C", "Query 'SET TimeZone x' + Parse s 'SELECT 1' + Sync"), 1.0)
+    [entry] = stage.server.shelf.all()
+    assert entry.statement.reading is None
 
 
 def test_types_are_part_of_a_statement() -> None:

@@ -30,6 +30,16 @@ def test_in_a_failed_transaction_nothing_is_made() -> None:
     stage.play("C> Query 'EXECUTE s'")
 
 
+def test_what_ends_a_failed_transaction_may_go_on_to_other_names() -> None:
+    """None of them is another client's, and DEALLOCATE finds its own."""
+    stage = moved(having("mine"), other("s", "SELECT 2"))
+    stage.play(f"{comes_back('Query nonsense')}\n>S Query nonsense\nS> ReadyForQuery E")
+    stage.play("""
+        C> Query 'PREPARE x; EXECUTE s; DEALLOCATE mine'
+        >S Close S s + Parse mine ROLLBACK + Sync + Query 'PREPARE x; EXECUTE s; DEALLOCATE mine'
+        S| CloseComplete + ParseComplete + ReadyForQuery E""")
+
+
 def test_execute_by_sql_never_finds_another_clients() -> None:
     idle(server=other("s", "SELECT 2")).play("""
         C> Query 'EXECUTE s'
@@ -88,3 +98,21 @@ def test_discard_all_takes_everybodys_from_the_server() -> None:
         C> Bind '' s + Sync
         >S Bind '' guardproxy_gone_s + Sync""")
     assert len(stage.server.shelf) == 0
+
+
+def test_deallocate_finds_a_name_though_its_statement_could_not_be_made_any_more() -> None:
+    """Another text stands in for it: the table may be gone, or elsewhere than in search_path."""
+    stage = moved(having(text="SELECT 2"))
+    stage.play(f"""
+        {comes_back("Query 'DEALLOCATE s'")}
+        >S Parse s ROLLBACK + Sync + Query 'DEALLOCATE s'
+        S| ParseComplete + ReadyForQuery I
+        S> CommandComplete DEALLOCATE + ReadyForQuery I
+        C> {USED.format("s")}""")
+    assert len(stage.server.shelf) == 0
+
+
+def test_what_is_executed_and_dropped_is_made_as_it_was() -> None:
+    moved(having(text="SELECT 2")).play(f"""
+        {comes_back("Query 'EXECUTE s; DEALLOCATE s'")}
+        >S Parse s 'SELECT 2' + Sync + Query 'EXECUTE s; DEALLOCATE s'""")

@@ -9,12 +9,22 @@ from hypothesis import strategies as st
 
 from guardproxy.session import speaking
 from guardproxy.session.states import State
-from tests.session.roamer import DONE, USED, Roamer, comes_back, having, idle, moved, other
+from tests.session.roamer import (
+    USED,
+    Roamer,
+    comes_back,
+    having,
+    idle,
+    moved,
+    other,
+    sixth,
+)
 from tests.session.test_roaming import pieces
 from tests.session.transcript import said, spelled
 
 cuts = st.lists(st.integers(1, 40), max_size=20)
-AGAIN = "CommandComplete x + ReadyForQuery I"
+READY = "ReadyForQuery I"
+AGAIN = f"CommandComplete x + {READY}"
 
 
 # -- hold and resume -------------------------------------------------------------------------------
@@ -45,15 +55,27 @@ def test_what_follows_a_deallocate_waits_until_it_is_known_what_is_gone() -> Non
 
 
 def test_what_follows_one_that_failed_finds_the_statement() -> None:
-    moved(having()).play(f"""
+    stage = moved(having(text="SELECT 2"))
+    stage.play(f"""
         {comes_back("Query 'DEALLOCATE s' + " + USED.format("s"))}
-        >S Parse s 'SELECT 1' + Sync + Query 'DEALLOCATE s'
-        S| ParseComplete + ReadyForQuery I
-        S> ErrorResponse ERROR 57014 canceled + ReadyForQuery I
-        !! TELL_SERVER
-        >S {USED.format("s")}
-        S> {DONE}
-        == idle, owed""")
+        >S Parse s ROLLBACK + Sync + Query 'DEALLOCATE s'
+        S| ParseComplete + ReadyForQuery I""")
+    stage.session.server_sent(said("S", f"ErrorResponse ERROR 57014 canceled + {READY}"), 1.0)
+    there = sixth("s", stage, "").decode()
+    made = said("C", f"Parse {there} 'SELECT 2' + {USED.format(there)}")
+    assert stage.session.for_server == made
+
+
+def test_what_is_skipped_with_a_deallocate_is_over_by_the_next_batch() -> None:
+    """The error has come before the Sync is said: nothing that follows needs to wait, or miss."""
+    moved(having()).play(f"""
+        {comes_back("Parse '' 'DEALLOCATE t' + Sync")}
+        >S Parse '' 'DEALLOCATE t' + Sync
+        S> ParseComplete + ReadyForQuery I
+        C> Bind '' nope + Bind '' '' + Flush
+        S> ErrorResponse ERROR 26000 unknown
+        C> Sync + Describe S s + Sync
+        >S Sync + Parse s 'SELECT 1' + Describe S s + Sync""")
 
 
 def test_the_sync_of_a_deallocate_is_waited_for_too() -> None:

@@ -8,11 +8,12 @@ from guardproxy.session.prepared import Shelf
 from guardproxy.session.statements import Statements
 
 TEXT = b"SELECT 1\0\0\0"
+READ = ("UTF8", "UTC")
 RISKY = Finding(pins=frozenset((PinReason.SEQUENCE,)))
 
 
 def on(shelf: Shelf, limit: int = 200) -> Statements:
-    made = Statements(limit)
+    made = Statements(limit, lambda: READ)
     made.arrive(shelf)
     return made
 
@@ -36,7 +37,7 @@ def test_completions_are_ours_or_the_clients_in_order() -> None:
 
 
 def test_nothing_is_owed_for_a_completion_of_nobodys() -> None:
-    assert not Statements(1).completed(0)
+    assert not Statements(1, lambda: READ).completed(0)
 
 
 def test_a_statement_that_is_known_to_be_there_is_here() -> None:

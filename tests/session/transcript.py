@@ -67,6 +67,7 @@ SERVER = {
     "NoData": "n",
     "NoticeResponse": "N",
     "NotificationResponse": "A",
+    "ParameterDescription": "t",
     "ParameterStatus": "S",
     "ParseComplete": "1",
     "ReadyForQuery": "Z",

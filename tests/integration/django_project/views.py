@@ -1,5 +1,6 @@
 """Views and their addresses."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,5 +52,14 @@ def stream(request: HttpRequest) -> Any:
     return StreamingHttpResponse(names())
 
 
-VIEWS = (count, acount, add, fail, at, stream)
+def page(request: HttpRequest) -> Any:
+    """Queries with pauses between them, in autocommit, as a page that is rendered has them."""
+    seen = []
+    for _ in range(3):
+        seen.append(Event.objects.count())
+        time.sleep(0.02)
+    return JsonResponse({"events": seen})
+
+
+VIEWS = (count, acount, add, fail, at, stream, page)
 urlpatterns = [path(view.__name__, view) for view in VIEWS]

@@ -1,0 +1,1 @@
+"""Third floor: windows for people. They show views and pass on what is asked for."""
