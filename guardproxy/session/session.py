@@ -13,6 +13,7 @@ Sync, and the last ReadyForQuery said so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
 from guardproxy.session.acts import (
@@ -48,26 +49,27 @@ from guardproxy.wire.messages import (
     SYNC,
 )
 
-STATEMENT_PREFIX = 256
+STATEMENT_PREFIX: Final = 256
 """Bytes of the last statement kept for people to read."""
 BACKLOG_LIMIT = 64 * 1024
 """Bytes kept of a client that waits for a server; then its socket is not read any more."""
 
 _POOLED, _SKIPPED = client_table(ILLEGAL, {}), skipped_table(ILLEGAL)
-HEEDED = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
+HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
-SERVER_STOPS = stops(HEEDED)
-_MAY_CONCERN_DATABASES = stops(b"CcDdAa/-( \t\r\n")
-_LONGEST_HEEDED = 300_000  # bytes; the types of 65,535 parameters are 262,142. Others just pass
+SERVER_STOPS: Final = stops(HEEDED)
+_MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-( \t\r\n")
+# Bytes: the types of 65,535 parameters are 262,142. What is longer just passes.
+_LONGEST_HEEDED: Final = 300_000
 
 Answered = Callable[[list[Message], float], bytes]
 """What is done with the server's answer to us; returns what the client is to hear of it."""
 
 # An enum's members are slow to look up (CPython 3.11).
-_ACTIVE = State.ACTIVE
-_ASKED = Event.ASKED
+_ACTIVE: Final = State.ACTIVE
+_ASKED: Final = Event.ASKED
 
-PROBE = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
+PROBE: Final = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
 
 
 class Session(Life):
@@ -479,7 +481,5 @@ class Session(Life):
 
 
 def _whole_message(backlog: bytes) -> bool:
-    if len(backlog) < HEADER_SIZE:
-        return False
-    length: int = header(backlog)[1]
-    return len(backlog) > min(length, BACKLOG_LIMIT - 1)
+    here = len(backlog)
+    return here >= HEADER_SIZE and here > min(header(backlog)[1], BACKLOG_LIMIT - 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session.acts import (
@@ -45,21 +46,22 @@ from guardproxy.wire.messages import (
     SYNC,
 )
 
-_ACTIVE = State.ACTIVE
-_OUTSIDE = (State.IDLE, State.ACTIVE)  # of a transaction; active with nothing owed: just leased
-_PORTAL = ord("P")
+_ACTIVE: Final = State.ACTIVE
+# Out of a transaction; active with nothing owed is just leased.
+_OUTSIDE: Final = (State.IDLE, State.ACTIVE)
+_PORTAL: Final = ord("P")
 
-_ANSWERS = HEEDED + DESCRIPTIONS + bytes([PARSE_COMPLETE, CLOSE_COMPLETE])
-_COMPLETIONS = stops(_ANSWERS)
-_TAGS = stops(_ANSWERS + bytes([COMMAND_COMPLETE]))
+_ANSWERS: Final = HEEDED + DESCRIPTIONS + bytes([PARSE_COMPLETE, CLOSE_COMPLETE])
+_COMPLETIONS: Final = stops(_ANSWERS)
+_TAGS: Final = stops(_ANSWERS + bytes([COMMAND_COMPLETE]))
 
-MAX_NAME = 64 * 1024
+MAX_NAME: Final = 64 * 1024
 """Bytes of a portal's and a statement's name together."""
 
-MAX_REPEATED = 4096
+MAX_REPEATED: Final = 4096
 """Bytes of a batch that are kept in case it must be said again."""
 
-_TOO_LONG = Finding(pins=frozenset((PinReason.STATEMENT,)))
+_TOO_LONG: Final = Finding(pins=frozenset((PinReason.STATEMENT,)))
 
 
 class Speaking(Session):

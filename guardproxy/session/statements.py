@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from guardproxy.errors import TooManyStatements
 from guardproxy.session.columns import UNKNOWN, Shape, describe, of_columns, of_parameters
@@ -41,8 +42,8 @@ MAX_BYTES = 32 << 20
 """Bytes of statements one client may have prepared. PostgreSQL's bound is its memory."""
 
 
-_NO_UNNAMED = Undo(b"")
-_TO_BE_DROPPED = Statement(b"ROLLBACK\0\0\0", NOTHING)
+_NO_UNNAMED: Final = Undo(b"")
+_TO_BE_DROPPED: Final = Statement(b"ROLLBACK\0\0\0", NOTHING)
 """Has the name of a statement that DEALLOCATE is to find. To make that itself might be impossible
 by now (its table is gone), which is nothing to DEALLOCATE; this can be made at any time."""
 
