@@ -295,7 +295,8 @@ class Speaking(Session):
                 self._table = UP_TO_SYNC
         if there != name and not self._where_it_is(length, data, at, start, stop, binds=True):
             return False
-        statements.forgetting |= finding.forgets
+        if finding.forgets:
+            statements.forgets(statements.text(name))
         return True
 
     def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:

@@ -112,6 +112,21 @@ def test_deallocate_finds_a_name_though_its_statement_could_not_be_made_any_more
     assert len(stage.server.shelf) == 0
 
 
+def test_what_another_name_stands_for_is_made_behind_a_deallocate() -> None:
+    """They are pipelined: all that is known is what shall not be there any more."""
+    stage = having("a", "SELECT 2")
+    stage.play("C> Parse b 'SELECT 3' + Sync\nS> ParseComplete + ReadyForQuery I")
+    sql = "Parse '' '{} {}' + Bind '' '' + Execute ''"
+    drop, run = sql.format("DEALLOCATE", "a"), sql.format("EXECUTE", "b")
+    session = moved(stage).session
+    session.client_sent(said("C", f"{drop} + {run} + Bind '' b + Bind '' a + Sync"), 1.0)
+    sent = session.lease(stage.server, 1.0)
+    before, behind = sent.split(said("C", "Bind '' '' + Execute ''"))[:2]
+    assert said("C", "Parse b 'SELECT 3'") not in before
+    assert said("C", "Parse b 'SELECT 3'") in behind
+    assert sent.endswith(said("C", "Bind '' b + Bind '' guardproxy_gone_a + Sync"))
+
+
 def test_what_is_executed_and_dropped_is_made_as_it_was() -> None:
     moved(having(text="SELECT 2")).play(f"""
         {comes_back("Query 'EXECUTE s; DEALLOCATE s'")}
