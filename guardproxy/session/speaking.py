@@ -119,6 +119,7 @@ class Speaking(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores or finding.restores_local:
+            self._ran = self._ran and bool(self._restore or self._restore_local)
             self._restore |= finding.restores
             self._restore_local |= finding.restores_local
         if finding.must_end:
