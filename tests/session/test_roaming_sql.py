@@ -1,5 +1,8 @@
 """PREPARE, EXECUTE and DEALLOCATE by SQL share their names with the protocol's statements."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.session.roamer import DONE, USED, comes_back, having, idle, moved, other, sixth
 from tests.session.transcript import said
 
@@ -46,6 +49,18 @@ def test_execute_by_sql_never_finds_another_clients() -> None:
         >S Close S s + Sync + Query 'EXECUTE s'
         S| CloseComplete + ReadyForQuery I
         S> ErrorResponse ERROR 26000 unknown + ReadyForQuery I""")
+
+
+@given(st.integers(1, 30))
+def test_a_message_that_had_begun_before_is_heard_out(cut: int) -> None:
+    """What we say apart is said while a notification has come in part."""
+    stage, told = idle(server=other("s", "SELECT 2")), said("S", "NotificationResponse c news")
+    heard = stage.session.server_sent(told[:cut], 1.0)
+    stage.session.client_sent(said("C", "Query 'EXECUTE s'"), 1.0)
+    assert stage.session.on_detour
+    rest = "CloseComplete + ReadyForQuery I + CommandComplete x + ReadyForQuery I"
+    heard += stage.session.server_sent(told[cut:] + said("S", rest), 1.0)
+    assert heard == told + said("S", "CommandComplete x + ReadyForQuery I")
 
 
 def test_prepare_by_sql_has_another_clients_out_of_its_way() -> None:
