@@ -22,9 +22,10 @@ from guardproxy.ops.gate import Gate
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
-    from guardproxy.ops.watcher import Watcher
+    from guardproxy.ops.watcher import Asks, Watcher
     from guardproxy.ops.web import Web
-    from guardproxy.settings import Settings
+    from guardproxy.settings import Settings, Upstream
+    from guardproxy.watching import Watch
 
 STOPPED, CANNOT_LISTEN, CUT = 0, 3, 4
 """Exit codes; 1 is a wrong configuration, 2 wrong usage."""
@@ -101,7 +102,6 @@ class Application:
         except OSError as error:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
-        self._look_at_postgresql(settings)
         self._loop.call_soon(self._ready, service)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
@@ -120,14 +120,27 @@ class Application:
     def _open_windows(self, service: GuardService) -> None:
         from guardproxy.net.looks import Looks
         from guardproxy.net.operations import Operations
+        from guardproxy.ops.watcher import Watcher, in_a_thread
         from guardproxy.ops.web import Web, Windows
 
-        settings = service.settings
-        service.pooler.totals.reloads = self._reloads
+        settings, pooler = service.settings, service.pooler
+        pooler.totals.reloads = self._reloads
+        looks, verbs, aside = Looks(pooler), Operations(pooler), in_a_thread(self._reactor)
+        self._watcher = Watcher(looks, pooler, self._log, self._reactor, aside, _inquiry)
+        self._watcher.take(settings)
         if settings.http.enabled:
-            looks, verbs = Looks(service.pooler), Operations(service.pooler)
             windows = Windows(looks, verbs, lambda: service.phase, self._quit, self._log)
-            self._web = Web(windows, settings, self._reactor)
+            shared = self._listen_too if settings.listen.reuse_port else None
+            self._web = Web(windows, settings, self._reactor, shared)
+
+    def _listen_too(self, port: int, factory: Any, backlog: int, host: str) -> Any:
+        """As the reactor's listenTCP, also where another guard listens."""
+        from guardproxy.net.streams import bind
+
+        with bind(host, port, reuse_port=True) as listener:
+            listener.listen(backlog)
+            listener.setblocking(False)
+            return self._reactor.adoptStreamPort(listener.fileno(), listener.family, factory)
 
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
@@ -143,25 +156,12 @@ class Application:
             flush=True,
         )
 
-    def _look_at_postgresql(self, settings: Settings) -> None:
-        """Look at PostgreSQL's own view, or no longer. psycopg is loaded where it is wanted."""
-        if self._watcher is None and settings.watch.user:
-            from guardproxy.net.looks import Looks
-            from guardproxy.ops.inquiry import Inquiry
-            from guardproxy.ops.watcher import Watcher, in_a_thread
-
-            assert self._service is not None
-            pooler, reactor = self._service.pooler, self._reactor
-            self._watcher = Watcher(
-                Looks(pooler), pooler, self._log, reactor, in_a_thread(reactor), Inquiry
-            )
-        if self._watcher is not None:
-            self._watcher.take(settings)
-
-    # -- the supervisor ---------------------------------------------------------------------------
+    # -- its phases --------------------------------------------------------------------------------
 
     def _tell_phase(self, phase: Phase) -> None:
         assert self._service is not None
+        if phase is Phase.DRAINING and self._web and self._service.settings.listen.reuse_port:
+            self._web.leave()  # who asks shall see the guard that takes over
         if phase is Phase.SERVING:
             self._notifier.ready(f"serving, {self._service.pooler.upstream} behind")
         elif phase is not Phase.STOPPED:
@@ -183,27 +183,28 @@ class Application:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _terminate(self) -> None:
-        """SIGTERM: end soon; the second time, now."""
+        """SIGTERM: end, after the delay."""
+        assert self._service is not None
+        self._end(self._service.terminate)
+
+    def _interrupt(self) -> None:
+        """SIGINT: end; somebody sits there and waits."""
+        assert self._service is not None
+        self._end(self._service.drain)
+
+    def _end(self, begin: Callable[[], None]) -> None:
+        """The first signal begins it, any other cuts it short."""
         assert self._service is not None
         if self._told_to_stop:
             self._service.cut()
         else:
             self._told_to_stop = True
-            self._service.terminate()
+            begin()
 
     def _quit(self) -> None:
         """Told over HTTP: as one SIGTERM, however often."""
         assert self._service is not None
         self._reactor.callLater(LAST_WORD, self._service.terminate)
-
-    def _interrupt(self) -> None:
-        """SIGINT: begin to end; as the second signal, end now."""
-        assert self._service is not None
-        if self._told_to_stop:
-            self._service.cut()
-        else:
-            self._told_to_stop = True
-            self._service.drain()
 
     def _stopped(self, clean: bool) -> None:
         self._exit = STOPPED if clean else CUT
@@ -262,7 +263,8 @@ class Application:
         told = changes(old, new) + files.rewritten(old, new, self._files, found)
         self._loaded, self._files = loaded, found
         self._log.info("reloaded", what="; ".join(map(str, told)) or "nothing has changed")
-        self._look_at_postgresql(new)
+        if self._watcher is not None:
+            self._watcher.take(new)
         self._watch()
         return told
 
@@ -304,6 +306,13 @@ class Application:
             else:
                 self._refusal = None
         self._watch()
+
+
+def _inquiry(upstream: Upstream, watch: Watch) -> Asks:
+    """psycopg is loaded where it is wanted."""
+    from guardproxy.ops.inquiry import Inquiry
+
+    return Inquiry(upstream, watch)
 
 
 def _check_watch(settings: Settings) -> None:

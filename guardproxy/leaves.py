@@ -418,8 +418,6 @@ def text(value: object, kind: str = "") -> str:
         return str(value).lower()  # as YAML spells it
     if kind == "duration" and isinstance(value, float | int):
         return units.written(value)
-    if isinstance(value, bool):
-        return str(value).lower()
     if kind in ("functions", "names") and isinstance(value, tuple):
         return ", ".join(value)
     return " ".join(str(value).split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -274,6 +275,18 @@ def test_the_supervisor_hears_of_reloads_and_of_the_end() -> None:
     assert within > Settings().timeouts.shutdown_timeout
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_windows_go_with_the_doors_where_another_guard_has_them_too(shared: bool) -> None:
+    """Else they stay: that the guard is not ready must be seen."""
+    stage, web = Stage(), Notes()
+    stage.app._web = cast(Any, web)
+    stage.service.settings = Settings(listen=Listen(reuse_port=shared))
+    stage.app._tell_phase(Phase.TERMINATING)
+    assert web.calls == []
+    stage.app._tell_phase(Phase.DRAINING)
+    assert web.calls == ([("leave",)] if shared else [])
+
+
 def test_signs_of_life_come_from_the_loop() -> None:
     stage, clock = Stage(), Clock()
     stage.app._reactor = clock
@@ -326,23 +339,17 @@ def test_a_watcher_without_psycopg_is_a_wrong_configuration(
     assert problems.endswith("watching needs: pip install 'guardproxy[watch]'")
 
 
-def test_the_watcher_begins_changes_and_ends_with_the_settings(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made: list[Notes] = []
-
-    def make(*parts: object) -> Notes:
-        made.append(Notes())
-        return made[-1]
-
-    monkeypatch.setattr("guardproxy.ops.watcher.Watcher", make)
-    stage = Stage()
-    stage.reload(Settings(pool=Pool(max_server_connections=7)))
-    assert made == []
+def test_the_watcher_takes_new_settings_and_ends_with_the_guard() -> None:
+    stage, watcher = Stage(), Notes()
+    stage.app._watcher = cast(Any, watcher)
     stage.reload(WATCHED)
-    stage.reload(Settings())
-    (watcher,) = made
-    assert watcher.named("take") == [(WATCHED,), (Settings(),)]
-    assert watcher.named("stop") == []
+    assert watcher.calls == [("take", WATCHED)]
     stage.app._stopped(True)
     assert watcher.named("stop") == [()]
+
+
+def test_psycopg_is_loaded_only_where_it_is_wanted() -> None:
+    """The guard's own modules do without."""
+    loaded = "import sys, guardproxy.ops.watcher, guardproxy.ops.install, guardproxy.ops.web"
+    code = f"{loaded}; sys.exit('psycopg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -126,17 +126,24 @@ class _Ours:
         self._known = known
         self._by_pid = {server.backend_pid: server for server in known.servers}
         # On their way in: PostgreSQL counts them before it has told us a pid.
-        self._by_port = {
-            (server.local_address, server.local_port): server
-            for server in known.servers
-            if not server.backend_pid
-        }
+        opening = [server for server in known.servers if not server.backend_pid]
+        self._by_port = {(s.local_address, s.local_port): s for s in opening if s.local_port}
+        self._by_socket = [server for server in opening if not server.local_port]
 
     def find(self, row: Row) -> ServerView | None:
         server = self._by_pid.get(row.pid)
         if server is not None and self._are_one(row, server):
             return server
-        return self._by_port.get((row.address, row.port)) if row.port > 0 else None
+        if row.port > 0:
+            return self._by_port.get((row.address, row.port))
+        return self._opening(row) if row.backend_type == "client backend" else None
+
+    def _opening(self, row: Row) -> ServerView | None:
+        """Over a Unix socket there is no port: one just begun is as good as another."""
+        for place, server in enumerate(self._by_socket):
+            if self._are_one(row, server):
+                return self._by_socket.pop(place)
+        return None
 
     def _are_one(self, row: Row, server: ServerView) -> bool:
         """Whether they are the same process: pids come again, and two hosts have them both.
@@ -178,10 +185,10 @@ def _backend(row: Row, server: ServerView | None, limits: Limits) -> BackendView
 
 
 def _origin(row: Row, server: ServerView | None, limits: Limits) -> Origin:
-    if server is not None:
-        return Origin.OURS
     if row.backend_type == "walsender":
         return Origin.REPLICATION
+    if server is not None:
+        return Origin.OURS
     # One that is hidden and has a user and a database is a client's, as far as can be told.
     client = row.user and row.database if row.backend_type is None else "client backend"
     if not client or row.backend_type not in (None, "client backend"):

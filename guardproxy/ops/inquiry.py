@@ -55,17 +55,14 @@ class Inquiry:
 
     def look(self, ours: frozenset[int]) -> Seen:
         """Everybody PostgreSQL serves; `ours` are the pids of our servers. Raises Unanswered."""
+        reused = self._link is not None
         try:
             return self._looked(ours)
-        except psycopg.OperationalError as error:
-            fresh = self._link is None
-            self.close()
-            if fresh:
-                raise Unanswered(_line(error)) from None
         except psycopg.Error as error:
-            self.close()
-            raise Unanswered(_line(error)) from None
-        return self.look(ours)  # PostgreSQL may have been restarted since the last one
+            lost = self._lost()
+            if not (reused and lost):
+                raise Unanswered(_line(error)) from None
+        return self.look(ours)  # with a new one: PostgreSQL may have been restarted meanwhile
 
     def end(self, backend: BackendView) -> bool:
         """End it; False if it is not any more what it was. Raises NotAllowed or Unanswered."""
@@ -75,7 +72,7 @@ class Inquiry:
         except psycopg.errors.InsufficientPrivilege as error:
             raise NotAllowed(_line(error)) from None
         except psycopg.Error as error:
-            self.close()
+            self._lost()
             raise Unanswered(_line(error)) from None
         return found is not None and bool(found[0])
 
@@ -83,6 +80,13 @@ class Inquiry:
         link, self._link, self._marked = self._link, None, frozenset()
         if link is not None:
             link.close()
+
+    def _lost(self) -> bool:
+        """Whether the connection is of no more use. (Slow is not lost: its marks must stay.)"""
+        if self._link is None or not self._link.broken:
+            return False
+        self.close()
+        return True
 
     def _looked(self, ours: frozenset[int]) -> Seen:
         self._mark(ours)

@@ -141,6 +141,11 @@ class Session(Life):
         return self._detour is not None
 
     @property
+    def halfway(self) -> bool:
+        """Whether something that the client says is not whole yet."""
+        return bool(self.backlog or self._client_tail or self._client_skip)
+
+    @property
     def movable(self) -> bool:
         """Whether it could give its server away now. Here the client must leave first."""
         return False
@@ -459,7 +464,7 @@ class Session(Life):
         Empty when there is nothing to ask: without a server nobody can be listening. The answer is
         an EXPIRE among the commands, or nothing until the session has been active again.
         """
-        if self.backlog or self._client_tail or self._client_skip:
+        if self.halfway:
             return b""  # it is saying something, if slowly
         if self.state is State.PARKED:
             self.commands.append(Command.EXPIRE)

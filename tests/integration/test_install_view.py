@@ -15,8 +15,8 @@ import pytest
 from psycopg import sql
 
 from tests.integration.postgres import Postgres
-from tests.integration.test_watcher import asks, prepare
 from tests.integration.waiting import eventually
+from tests.integration.watching import asks, prepare
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

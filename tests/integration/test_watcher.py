@@ -1,36 +1,22 @@
-"""The watcher: PostgreSQL's own view, and what is done about it (ops/watcher.py, inquiry.py)."""
+"""The watcher: what it sees, whom it ends, its own life (ops/watcher.py, inquiry.py)."""
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.errors import TooManyConnections
 
 from guardproxy.ops.activity import Known, NotAllowed, Unanswered, join
 from guardproxy.ops.inquiry import Inquiry
-from guardproxy.settings import Secret, Upstream
 from guardproxy.views import Moment
-from guardproxy.watching import Watch
 from tests.integration.conftest import NewGuard
-from tests.integration.guard import Guard
 from tests.integration.postgres import Postgres
 from tests.integration.waiting import eventually
-
-WATCH = {"user": "watcher", "password": "sees it all", "interval": "100ms"}
-
-
-def prepare(cluster: Postgres) -> Postgres:
-    """Roles as the README makes them: one that may watch and end, one that may do neither."""
-    cluster.query("create role watcher login password 'sees it all'")
-    cluster.query("grant pg_monitor, pg_signal_backend to watcher")
-    cluster.query("create role nobody login password 'sees it all'")
-    return cluster
+from tests.integration.watching import WATCH, asks, look_thrice, prepare
 
 
 @pytest.fixture(scope="module", params=["system", "embedded"])
@@ -54,116 +40,6 @@ def inquiry(old: Postgres) -> Iterator[Inquiry]:
     asking.close()
 
 
-def asks(cluster: Postgres, user: str = "watcher", password: str = WATCH["password"]) -> Inquiry:
-    upstream = Upstream(host=cluster.host, port=cluster.port)
-    return Inquiry(upstream, Watch(user=user, password=Secret(password)))
-
-
-# -- the cap that follows --------------------------------------------------------------------------
-
-
-def cap_of(guard: Guard) -> int:
-    changes = re.findall(r" cap_changed cap=(\d+)", guard.log())
-    return int(changes[-1]) if changes else 5
-
-
-def test_the_cap_gives_way_to_direct_clients_and_grows_back(
-    guard: NewGuard, small: Postgres
-) -> None:
-    """Nobody ever hears "too many clients", on neither way in."""
-    ordinary = 17 if small.version < 16 else 15
-    running = guard(small, pool={"max_server_connections": "auto"}, watch={**WATCH, "reserve": 2})
-    free = ordinary - 1 - 2  # the watcher's own, and the reserve
-    eventually(lambda: cap_of(running) == free, why="the first look")
-    with ExitStack() as stack:
-        clients = [stack.enter_context(running.connect()) for _ in range(free)]
-        stop = threading.Event()
-        wrong: list[Exception] = []
-        worker = threading.Thread(target=_keep_busy, args=(clients, stop, wrong))
-        worker.start()
-        try:
-            for count in range(1, 8):
-                stack.enter_context(small.connect(sslmode="disable"))
-                _eventually_cap(running, small, free - count)
-        finally:
-            stop.set()
-            worker.join()
-        assert wrong == []
-    eventually(lambda: cap_of(running) == free, why="it grows back")
-    with ExitStack() as stack:
-        for _ in range(free + 5):
-            stack.enter_context(running.connect()).execute("select 1")
-    assert "too many clients" not in running.log()
-    assert "remaining connection slots" not in running.log() + small.log()
-    assert "too many clients" not in small.log()
-
-
-def _eventually_cap(running: Guard, cluster: Postgres, cap: int) -> None:
-    def fell() -> bool:
-        return cap_of(running) == cap and cluster.count_sessions(application_name="roamer") <= cap
-
-    eventually(fell, why=f"the cap falls to {cap}")
-
-
-def _keep_busy(clients: list[Any], stop: threading.Event, wrong: list[Exception]) -> None:
-    """Clients of which now this one, now that one works."""
-    turn = 0
-    while not stop.is_set():
-        try:
-            clients[turn % len(clients)].execute("set application_name to 'roamer'")
-        except psycopg.Error as error:
-            wrong.append(error)
-            return
-        turn += 1
-
-
-def test_two_guards_share_what_there_is(guard: NewGuard, small: Postgres) -> None:
-    """Under load on both they come to rest with the reserve free, and no client has an error."""
-    ordinary = 17 if small.version < 16 else 15
-    settings = {"pool": {"max_server_connections": "auto"}, "watch": {**WATCH, "reserve": 4}}
-    with ExitStack() as stack:
-        guards = [guard(small, **settings) for _ in range(2)]
-        eventually(lambda: len(small.sessions(user="watcher")) == 2)
-        stop = threading.Event()
-        wrong: list[Exception] = []
-        workers = [
-            threading.Thread(
-                target=_keep_busy, args=([stack.enter_context(each.connect())], stop, wrong)
-            )
-            for each in guards
-            for _ in range(ordinary)
-        ]
-        for worker in workers:
-            worker.start()
-        try:
-            eventually(lambda: small.count_sessions() >= ordinary - 4 - 1, why="both have grown")
-            for _ in range(3):
-                eventually(
-                    lambda: small.count_sessions() <= ordinary - 4, why="the reserve is free"
-                )
-                stack.enter_context(small.connect(sslmode="disable"))
-        finally:
-            stop.set()
-            for worker in workers:
-                worker.join()
-        assert wrong == []
-
-
-def test_without_it_direct_clients_are_refused(guard: NewGuard, small: Postgres) -> None:
-    """The control: a fixed cap that fills PostgreSQL."""
-    running = guard(small, pool={"max_server_connections": 20, "mode": "session"})
-    with ExitStack() as stack:
-        for _ in range(15):
-            stack.enter_context(running.connect()).execute("select 1")
-
-        def direct() -> None:
-            for _ in range(3):
-                stack.enter_context(small.connect(sslmode="disable"))
-
-        with pytest.raises((TooManyConnections, psycopg.OperationalError)):
-            direct()
-
-
 # -- what it sees ----------------------------------------------------------------------------------
 
 
@@ -172,10 +48,9 @@ def test_one_who_may_not_see_others_says_so_once(guard: NewGuard, old: Postgres)
     with old.connect(sslmode="disable"):
         running = guard(old, pool={"max_server_connections": "auto"}, watch=watch)
         running.wait_for_log(r"watch_hidden .*GRANT pg_monitor TO nobody")
-        eventually(lambda: cap_of(running) == 30 - 3 - 1 - 1 - 3, why="they count all the same")
-        looked = old.query("select state_change from pg_stat_activity where usename = 'nobody'")
-        now = "select state_change from pg_stat_activity where usename = 'nobody'"
-        eventually(lambda: old.query(now) != looked, why="it looks again")
+        running.wait_for_log(f" cap_changed cap={30 - 3 - 1 - 1 - 3} ")  # they count all the same
+        with old.admin() as admin:
+            look_thrice(admin, "nobody")
     assert running.log().count("watch_hidden") == 1
 
 
@@ -270,6 +145,21 @@ def test_a_restart_of_postgresql_is_not_a_failure(small: Postgres) -> None:
     small.start()
     assert asking.look(frozenset()).rows
     asking.close()
+
+
+def test_a_question_has_a_time_limit(
+    old: Postgres, inquiry: Inquiry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the connection outlives it, for its marks tell other guards whose servers are whose."""
+    monkeypatch.setattr("guardproxy.ops.inquiry.STATEMENT_TIMEOUT", 0.2)
+    before = inquiry.look(frozenset()).limits.watcher
+    with old.admin() as admin:
+        admin.execute("begin")
+        admin.execute("lock table pg_database in access exclusive mode")
+        with pytest.raises(Unanswered, match="statement timeout"):
+            inquiry.look(frozenset())
+        admin.execute("rollback")
+    assert inquiry.look(frozenset()).limits.watcher == before
 
 
 def test_a_wrong_password_is_said_and_not_shown(old: Postgres) -> None:
@@ -377,19 +267,12 @@ def test_two_guards_leave_each_others_servers_alone(guard: NewGuard, old: Postgr
 def test_a_dry_run_names_each_once_and_ends_nobody(guard: NewGuard, old: Postgres) -> None:
     rules = {"older_than": "300ms", "when": {"connections": 2, "idle": 1}}
     running = guard(old, watch={**WATCH, "terminate_idle": rules})
-    with old.connect(sslmode="disable") as direct:
+    with old.connect(sslmode="disable") as direct, old.admin() as admin:
         pid = direct.info.backend_pid
         running.wait_for_log(f" would_terminate pid={pid} ")
-        eventually(lambda: _looks(old) > 3, why="more looks")
+        look_thrice(admin)
         direct.execute("select 1")
     assert running.log().count(" would_terminate ") == 1
-
-
-def _looks(cluster: Postgres, seen: set[Any] = set()) -> int:  # noqa: B006 counts over calls
-    seen.update(
-        cluster.query("select state_change from pg_stat_activity where usename = 'watcher'")
-    )
-    return len(seen)
 
 
 # -- its own life ----------------------------------------------------------------------------------
@@ -440,4 +323,19 @@ def test_a_slow_answer_holds_up_nobody(guard: NewGuard, old: Postgres) -> None:
         for _ in range(20):
             client.execute("select 1")
         assert admin.execute(waits).fetchall()
+        admin.execute("rollback")
+
+
+def test_the_guard_stops_though_an_answer_is_out(guard: NewGuard, old: Postgres) -> None:
+    running = guard(old, watch=WATCH)
+    eventually(lambda: old.sessions(user="watcher"))
+    with old.admin() as admin:
+        admin.execute("begin")
+        admin.execute("lock table pg_database in access exclusive mode")
+        waits = (
+            "select 1 from pg_stat_activity where usename = 'watcher' and wait_event_type='Lock'"
+        )
+        eventually(lambda: admin.execute(waits).fetchall(), why="the watcher waits")
+        assert running.terminate() == 0
+        assert admin.execute(waits).fetchall(), "it did not wait for the answer"
         admin.execute("rollback")

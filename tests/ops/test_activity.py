@@ -51,7 +51,8 @@ def test_ours_are_told_with_the_client_they_serve() -> None:
         ({}, {"backend_pid": 0}, True),  # on its way; PostgreSQL has not told its pid
         ({"user": "", "database": ""}, {"backend_pid": 0}, True),  # nor heard who it is
         ({"port": 1}, {"backend_pid": 0}, False),
-        ({"port": -1, "address": ""}, {"backend_pid": 0, "local_port": 0}, False),
+        ({"port": -1, "address": ""}, {"backend_pid": 0, "local_port": 0}, True),
+        ({"port": -1, "address": "", "age": 0.1}, {"backend_pid": 0, "local_port": 0}, False),
     ],
 )
 def test_a_pid_alone_is_not_believed(
@@ -59,6 +60,18 @@ def test_a_pid_alone_is_not_believed(
 ) -> None:
     found = origin(row(11, **seen), server(11, **known))
     assert found is (Origin.OURS if ours else Origin.DIRECT)
+
+
+def test_one_that_is_opening_over_a_socket_is_found_once() -> None:
+    unix = {"port": -1, "address": ""}
+    opening = server(11, backend_pid=0, local_port=0)
+    seen = activity(row(11, **unix), row(12, **unix), servers=(opening,))
+    assert [backend.server for backend in seen.backends] == [111, None]
+
+
+def test_replication_is_that_through_us_too() -> None:
+    """It takes no slot of max_connections."""
+    assert origin(row(11, backend_type="walsender"), server(11)) is Origin.REPLICATION
 
 
 def test_a_hidden_one_is_ours_by_its_names() -> None:

@@ -28,7 +28,6 @@ from guardproxy.views import (
     ServerView,
 )
 from guardproxy.watching import TerminateIdle, Watch, When
-from tests.ops.looks import overview as an_overview
 from tests.ops.rows import NOW, WATCHER, hidden, limits, row, server
 
 ON = Watch(user="watcher")
@@ -62,7 +61,7 @@ class Guard:
         return []
 
     def overview(self) -> Overview:
-        return an_overview(cap=self.cap)
+        raise AssertionError("too dear: it walks over all clients")
 
     def fit(self, cap: int) -> None:
         self.cap = cap
