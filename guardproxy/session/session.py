@@ -80,6 +80,7 @@ class Session(Life):
 
     __slots__ = (
         "_answered",
+        "_aside",
         "_client_skip",
         "_client_tail",
         "_detour",
@@ -131,6 +132,7 @@ class Session(Life):
         self._edits: list[Edit] = []  # to be made in the chunk at hand
         self._detour: Callable[[bytes, float], bytes] | None = None
         self._answered: list[Answered] = []
+        self._aside = Frames()  # what has been said on a detour
         self._doubtful = False
         self._watching = False  # `_settled` wants to be called
         self._spared = -1.0
@@ -301,15 +303,16 @@ class Session(Life):
         self.enter(Event.LEFT, now)
         self.leased = False
         doubtful = self._doubtful and bool(self.owed)  # a Query may have been skipped, or not
-        if not leased or self._client_skip or self._detour or self.farewell or doubtful:
+        relayed = self._detour is not None and not self._answered  # a login
+        if not leased or self._client_skip or relayed or self.farewell or doubtful:
             return None
         return Parting(
-            len(self.owed),
+            len(self._answered) + len(self.owed),
             state in (State.IN_TRANSACTION, State.FAILED),
             self.copying,
             self.unsynced,
             self._server_skip,
-            self._server_tail,
+            self._server_tail + self._aside.rest(),
         )
 
     def lose_server(self, now: float) -> bool:
@@ -423,12 +426,14 @@ class Session(Life):
             self._detour = self._swallowing()
 
     def _swallowing(self) -> Callable[[bytes, float], bytes]:
-        frames = Frames()
+        frames = self._aside
         replies: list[Message] = []
 
         def detour(data: bytes, now: float) -> bytes:
-            frames.feed(data)
-            passed = b""
+            passed = data[: self._server_skip]  # of a message that had begun before
+            self._server_skip -= len(passed)
+            frames.feed(self._server_tail + data[len(passed) :])
+            self._server_tail = b""
             for kind, body in frames:
                 if kind in (NOTICE, NOTIFICATION):
                     passed += messages.message(kind, body)

@@ -121,6 +121,7 @@ class Speaking(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores or finding.restores_local:
+            self._ran = self._ran and bool(self._restore or self._restore_local)
             self._restore |= finding.restores
             self._restore_local |= finding.restores_local
         if finding.must_end:
@@ -297,7 +298,8 @@ class Speaking(Session):
                 self._table = UP_TO_SYNC
         if there != name and not self._where_it_is(length, data, at, start, stop, binds=True):
             return False
-        statements.forgetting |= finding.forgets
+        if finding.forgets:
+            statements.forgets(statements.text(name))
         return True
 
     def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:

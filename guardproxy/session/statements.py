@@ -81,7 +81,7 @@ class Statements:
         self._pending: deque[Pending] = deque()
         self._size = 0
         self._by_sql = False  # SQL may have prepared statements on this server, for the client
-        self.forgetting = False  # DEALLOCATE is under way: what is not there shall not be made
+        self.forgetting = False  # DEALLOCATE ALL is under way: what is not there shall not be made
         self._deallocated: list[bytes] = []  # what SQL under way names
         self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
 
@@ -119,7 +119,7 @@ class Statements:
         One made there before the client prepared it may have been planned for tables of that time.
         """
         entry = self._shelf.find(mine.statement)
-        if self.forgetting:
+        if self.forgetting or name in self._deallocated:
             return b"", entry.name if entry else gone(name)
         if entry is not None and entry is self._judged:
             self._judged = None
@@ -355,6 +355,8 @@ class Statements:
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
         dropped, used = deallocated(text)
         for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
+            if name in self._deallocated:
+                continue
             if name in used and not failed:
                 first += self._under_its_name(name, batch)
             elif name not in used and self._shelf.named(name) is None:
@@ -456,6 +458,10 @@ class Statements:
         if self._pending:
             self.failed(self._pending[-1][0])
         self.nothing_forgotten()
+
+    def forgets(self, text: bytes) -> None:
+        """DEALLOCATE or DISCARD is executed: of all, unless it has names."""
+        self.forgetting = self.forgetting or not deallocated(text)[0]
 
     def nothing_forgotten(self) -> None:
         """No DEALLOCATE is under way any more: it has run, or it was skipped."""
