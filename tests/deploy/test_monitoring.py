@@ -12,8 +12,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from guardproxy.ops.metrics import registry
-from tests.ops.test_metrics import busy
+from tests.ops.test_metrics import busy, exposed
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yaml"
@@ -43,7 +42,7 @@ def expressions() -> list[str]:
 
 def known() -> set[str]:
     """The names of all samples a guard tells."""
-    lines = generate_latest(registry(busy())).decode().splitlines()
+    lines = generate_latest(exposed(busy())).decode().splitlines()
     return {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
 
 
