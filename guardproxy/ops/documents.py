@@ -15,7 +15,16 @@ from guardproxy import __version__
 from guardproxy.ops.guard import Looks
 from guardproxy.ops.history import use
 from guardproxy.ops.verdict import verdict
-from guardproxy.views import ClientView, EndingView, Moment, PoolView, ServerView
+from guardproxy.views import (
+    Activity,
+    BackendView,
+    ClientView,
+    EndingView,
+    Moment,
+    Origin,
+    PoolView,
+    ServerView,
+)
 
 ROWS = 200
 """Rows of one table at most; what matters most comes first."""
@@ -55,14 +64,14 @@ class Wish:
         """From a URL's query. What is not understood is the default."""
         table = query.get("table", "")
         return cls(
-            table if table in TABLES else "clients",
+            table if table in (*TABLES, "activity") else "clients",
             query.get("text", "")[:FILTER_MAX].lower(),
             query.get("sort", ""),
             query.get("down", "") == "1",
         )
 
 
-def state(looks: Looks, phase: str, can_act: bool, wish: Wish) -> Row:
+def state(looks: Looks, activity: Activity, phase: str, can_act: bool, wish: Wish) -> Row:
     """How things stand, and one table."""
     seen, now, pools = looks.overview(), looks.moment(), looks.pools()
     servers = looks.servers()
@@ -80,14 +89,22 @@ def state(looks: Looks, phase: str, can_act: bool, wish: Wish) -> Row:
             "servers": seen.servers,
             "pools": len(pools),
             "endings": sum(seen.endings.values()),
+            "activity": activity.connections,
         },
+        "watched": activity.at is not None,
         "queries": seen.tally.queries,
         **{
             name: getattr(seen, name)
             for name in ("mode", "upstream", "cap", "waiting", "longest_wait", "at_the_door")
         },
-        "table": TABLES[wish.table](looks, now).shown(wish),
+        "table": _table(looks, activity, now, wish).shown(wish),
     }
+
+
+def _table(looks: Looks, activity: Activity, now: Moment, wish: Wish) -> Table[Any]:
+    if wish.table == "activity":
+        return _activity(activity, now)
+    return TABLES[wish.table](looks, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +262,37 @@ def _ending(now: Moment, view: EndingView) -> Row:
         "idle": round(view.idle, 1),
         "age": round(view.age, 1),
         "statement": view.last_statement,
+    }
+
+
+def _activity(activity: Activity, now: Moment) -> Table[BackendView]:
+    """PostgreSQL's own view; first who blocks others or comes past the guard, the longest first."""
+    blocking = {pid for backend in activity.backends for pid in backend.blocked_by}
+
+    def urgency(backend: BackendView) -> tuple[bool, bool, float]:
+        direct = backend.origin is Origin.DIRECT
+        return backend.pid not in blocking, not direct, -backend.state_age
+
+    passed = now.age(activity.at) if activity.at is not None else 0.0
+    return Table("activity", sorted(activity.backends, key=urgency), partial(_backend, passed))
+
+
+def _backend(passed: float, view: BackendView) -> Row:
+    """Ages are of the look; so much has passed since."""
+    return {
+        "pid": view.pid,
+        "origin": view.origin.value,
+        "user": view.user,
+        "database": view.database,
+        "application": view.application_name,
+        "from": f"{view.address}:{view.port}" if view.address else "",
+        "state": view.state,
+        "for": round(view.state_age + passed, 1),
+        "wait": view.wait,
+        "blocked_by": ", ".join(map(str, view.blocked_by)),
+        "statement": view.statement,
+        "client": view.client,
+        "age": round(view.age + passed, 1),
     }
 
 

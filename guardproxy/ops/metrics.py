@@ -22,9 +22,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from guardproxy import __version__
-from guardproxy.ops.guard import Looks
+from guardproxy.ops.guard import Looks, Watching
 from guardproxy.stats import BOUNDS, OTHER, Histogram, Tally
-from guardproxy.views import Overview, PoolView
+from guardproxy.views import Activity, Overview, PoolView
 from guardproxy.wire import frames
 
 MAX_POOLS = 100
@@ -60,10 +60,10 @@ _TIMES = {
 }
 
 
-def registry(looks: Looks) -> CollectorRegistry:
+def registry(looks: Looks, watching: Watching) -> CollectorRegistry:
     """Everything there is to scrape, apart from Prometheus' global one."""
     own = CollectorRegistry()
-    own.register(GuardCollector(looks))
+    own.register(GuardCollector(looks, watching))
     ProcessCollector(registry=own)
     PlatformCollector(registry=own)
     return own
@@ -100,8 +100,9 @@ class _Sum:
 class GuardCollector(Collector):
     """Makes all of the guard's own metrics when it is asked."""
 
-    def __init__(self, looks: Looks) -> None:
+    def __init__(self, looks: Looks, watching: Watching) -> None:
         self._looks = looks
+        self._watching = watching
         self._named: dict[Name, None] = {}  # who has series of its own, first come first served
 
     def describe(self) -> list[Metric]:
@@ -113,6 +114,7 @@ class GuardCollector(Collector):
         yield from _whole(overview)
         yield from _pools(self._summed(self._looks.pools()))
         yield from _ended(overview, self._looks.timings.errors.counts)
+        yield from _watched(self._watching.activity(), self._watching.ended)
         for name, meaning in _TIMES.items():
             yield _histogram(name, meaning, getattr(self._looks.timings, name))
 
@@ -247,6 +249,40 @@ def _ended(seen: Overview, refusals: Mapping[str, int]) -> Iterator[Metric]:
         for sqlstate, count in counts.items():
             errors.add_metric([origin, sqlstate], count)
     yield errors
+
+
+def _watched(seen: Activity, ended: Mapping[str, int]) -> Iterator[Metric]:
+    """PostgreSQL's own view, while somebody looks (watch.user)."""
+    if seen.at is None and not seen.failure:
+        return
+    yield _gauge(
+        "watch_failing", "1 while PostgreSQL cannot be asked for its view.", bool(seen.failure)
+    )
+    terminated = CounterMetricFamily(
+        "guardproxy_watch_ended",
+        "Connections past the guard that were ended, or would have been (watch.terminate_idle).",
+        labels=["result"],
+    )
+    for result, count in ended.items():
+        terminated.add_metric([result], count)
+    yield terminated
+    if seen.at is None:
+        return
+    backends = GaugeMetricFamily(
+        "guardproxy_postgresql_connections",
+        "PostgreSQL's processes, by whose they are and their state.",
+        labels=["origin", "state"],
+    )
+    for (origin, state), count in seen.counts().items():
+        backends.add_metric([origin.value, state], count)
+    yield backends
+    yield _gauge(
+        "postgresql_connections_max", "PostgreSQL's max_connections.", seen.max_connections
+    )
+    yield _gauge(
+        "postgresql_connections_room", "How many more an ordinary role can open.", seen.room
+    )
+    yield _gauge("postgresql_blocked", "Connections that wait for a lock of another.", seen.blocked)
 
 
 def _histogram(name: str, meaning: str, taken: Histogram) -> Metric:

@@ -9,11 +9,12 @@ import pytest
 
 from guardproxy.errors import Reason
 from guardproxy.ops.documents import FILTER_MAX, ROWS, Wish, state
-from tests.ops.looks import Guard, client, ending, pin, pool, server
+from guardproxy.views import Origin
+from tests.ops.looks import Guard, activity, backend, client, ending, pin, pool, server
 
 
 def shown(guard: Guard, **query: str) -> dict[str, Any]:
-    tree = state(guard, "serving", True, Wish.read(query))
+    tree = state(guard, guard.activity(), "serving", True, Wish.read(query))
     return dict(json.loads(json.dumps(tree)))
 
 
@@ -26,7 +27,9 @@ def test_the_whole() -> None:
     told = shown(guard)
     assert told["verdict"]["level"] == "calm"
     assert told["use"]["spare"] == 1
-    assert told["counts"] == {"clients": 1, "servers": 1, "pools": 1, "endings": 0}
+    counts = {"clients": 1, "servers": 1, "pools": 1, "endings": 0, "activity": 0}
+    assert told["counts"] == counts
+    assert told["watched"] is False
     assert (told["cap"], told["mode"], told["phase"], told["uptime"]) == (
         20,
         "transaction",
@@ -130,3 +133,25 @@ def test_a_wish_that_makes_no_sense_is_the_default() -> None:
     assert Wish.read({"table": "secrets", "text": "x" * 1000, "down": "yes"}) == Wish(
         text="x" * FILTER_MAX
     )
+
+
+def test_postgresqls_view_begins_with_who_blocks_and_who_comes_past_the_guard() -> None:
+    guard = Guard(
+        seen_activity=activity(
+            backend(1, Origin.OURS, client=7, state_age=900.0),
+            backend(2, state_age=5.0),
+            backend(3, state_age=50.0),
+            backend(4, Origin.OURS, state_age=1.0),
+            backend(5, Origin.OURS, state="active", blocked_by=(4,), wait="Lock: tuple"),
+        )
+    )
+    told = shown(guard, table="activity")
+    rows = told["table"]["rows"]
+    assert [row["pid"] for row in rows] == [4, 3, 2, 1, 5]
+    assert (rows[1]["for"], rows[1]["origin"], rows[1]["from"]) == (
+        60.0,
+        "direct",
+        "10.0.0.9:51000",
+    )
+    assert (rows[3]["client"], rows[4]["blocked_by"]) == (7, "4")
+    assert told["watched"] is True

@@ -48,7 +48,9 @@ class House:
     def __post_init__(self) -> None:
         self.reactor = MemoryReactorClock()
         self.guard = Guard(Settings(http=self.http), all_clients=[client(7)])
-        self.windows = Windows(self.guard, cast(Any, self), lambda: self.phase, self._stop, self)
+        self.windows = Windows(
+            self.guard, cast(Any, self), self.guard, lambda: self.phase, self._stop, self
+        )
         self.web = Web(self.windows, self.guard.settings, self.reactor)
         self.site: Any = self.reactor.tcpServers[0][1]
 

@@ -135,6 +135,7 @@ function showTable(state) {
     table.choose(wish.table, canAct);
   }
   showToken();
+  tabs.get("activity").button.hidden = !state.watched;
   for (const [name, tab] of tabs) {
     tab.count.textContent = number(state.counts[name]);
   }
