@@ -14,9 +14,12 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  opening        servers on their way; upstream: how PostgreSQL is dialled
                  looks          what is there now, as views; endings: the last that are no more
                  operations     what operators ask for: pause, kill, close idle and the like
+                 reception      who may come to the console; desk: one operator's connection
                  cancels janitor people log tls service
              ops/               windows for people; they read views and know nothing of net
                  guard          what a window may see and ask for
+                 console        what operators' statements mean; their tables (table): pgbouncer
+                                (also counted, averages), causes
     second   session/           sans-I/O: one client's conversation
                  session        chunks in, chunks and commands out: HOT; life: its state and what
                                 it counts; states: all there is of that, a table
@@ -31,6 +34,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 done, asked of the server
                  login          a client's way in; conversations: what we say to a server ourselves
                  statement      what can be told from a statement's text
+                 desk           an operator's conversation: sentences read, answers written
              pool/              sans-I/O: pool: servers by population; admission: cap and queue,
                                 who is asked to give way; orders: what it decides, round by round;
                                 pauses: where nobody gets a server; door: who may be in at all

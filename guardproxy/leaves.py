@@ -98,6 +98,8 @@ def read(leaf: Leaf, raw: object, complain: Complain) -> Any:
         return _overrides(leaf.key, raw, complain)
     if leaf.kind == "functions":
         return _functions(leaf.key, raw, complain)
+    if leaf.kind == "roles":
+        return _roles(leaf.key, raw, complain)
     return _scalar(leaf, leaf.key, raw, complain)
 
 
@@ -294,6 +296,21 @@ def _functions(key: str, raw: object, complain: Complain) -> tuple[str, ...] | N
     return None if wrong else tuple(found)
 
 
+def _roles(key: str, raw: object, complain: Complain) -> tuple[str, ...] | None:
+    """A list of user names, or one text with commas."""
+    if raw is None or raw == "":
+        return ()
+    names = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        complain(key, f"takes a list of user names, not a {_shape(raw)}")
+        return None
+    found = tuple(name.strip() for name in names)
+    if "" in found:
+        complain(key, "has an empty name in it")
+        return None
+    return found
+
+
 def _overrides(key: str, raw: object, complain: Complain) -> tuple[Override, ...] | None:
     if raw is None or raw == "":
         return ()
@@ -363,7 +380,7 @@ def text(value: object, kind: str = "") -> str:
         return str(value).lower()  # as YAML spells it
     if kind == "duration" and isinstance(value, float | int):
         return units.written(value)
-    if kind == "functions" and isinstance(value, tuple):
+    if kind in ("functions", "roles") and isinstance(value, tuple):
         return ", ".join(value)
     return " ".join(str(value).split())
 

@@ -52,6 +52,8 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Cap = Annotated[int, Meta(ge=1)]
 Functions = Annotated[tuple[str, ...], Meta(extra={"kind": "functions"})]
 
+Roles = Annotated[tuple[str, ...], Meta(extra={"kind": "roles"})]
+
 
 class ListenTls(Struct, frozen=True, forbid_unknown_fields=True):
     # Off, because the default listens on loopback only.
@@ -276,6 +278,18 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     ] = seconds("30s")
 
 
+class Console(Struct, frozen=True, forbid_unknown_fields=True):
+    # Nobody by name: the OS user that runs the guard can stop it anyway.
+    users: Annotated[
+        Roles,
+        Meta(
+            description="who may use the console, with their password in `auth.users`; the OS user"
+            " that runs the guard always may, over the Unix socket"
+        ),
+    ] = ()
+    viewers: Annotated[Roles, Meta(description="who may look there, and change nothing")] = ()
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     format: Annotated[
         Literal["text", "json"], Meta(description="one event a line, for people or for programs")
@@ -373,6 +387,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             extra={"kind": "overrides"},
         ),
     ] = ()
+    console: Console = field(default_factory=Console)
     log: Log = field(default_factory=Log)
     reload: Reload = field(default_factory=Reload)
 

@@ -15,7 +15,8 @@ from guardproxy.net.janitor import idle_limit
 from guardproxy.net.people import pins_of, who
 from guardproxy.pool.pool import PoolName, Population
 from guardproxy.session.roaming import Roaming
-from guardproxy.session.statement import redact
+from guardproxy.session.session import STATEMENT_PREFIX, Session
+from guardproxy.session.statement import redact, waiting_request
 from guardproxy.session.states import State
 from guardproxy.settings import Settings
 from guardproxy.stats import Counts, Tally, Timings
@@ -26,6 +27,7 @@ from guardproxy.views import (
     Overview,
     PinView,
     PoolView,
+    RestrictionsView,
     ServerView,
 )
 
@@ -46,6 +48,7 @@ class _Tallied:
 
     clients: Counter[str] = field(default_factory=Counter)
     pinned: Counter[str] = field(default_factory=Counter)
+    pinned_clients: int = 0
     waiting: int = 0
     waits_since: float = float("inf")
     tally: Tally = field(default_factory=Tally)
@@ -106,6 +109,11 @@ class Looks:
         """The last ones for each reason, latest first."""
         return self.pooler.endings.recent()
 
+    def restrictions(self) -> RestrictionsView:
+        pauses = self.pooler.admission.pauses
+        disabled = frozenset(self.pooler.disabled)
+        return RestrictionsView(pauses.everywhere, frozenset(pauses.names), disabled)
+
     def pools(self) -> list[PoolView]:
         """Those somebody has been let into, or has a server in; by database and user."""
         found = self._tallied()
@@ -127,7 +135,10 @@ class Looks:
                 continue
             pool = found.setdefault(PoolName(request.database, request.user), _Tallied())
             pool.clients[client.state.value] += 1
-            pool.pinned.update(reason.value for reason in pins_of(session))
+            pins = pins_of(session)
+            if pins:
+                pool.pinned.update(reason.value for reason in pins)
+                pool.pinned_clients += 1
             if client.ticket is not None:
                 pool.waiting += 1
                 pool.waits_since = min(pool.waits_since, client.ticket.since)
@@ -149,6 +160,7 @@ class Looks:
             clients={state.value: found.clients[state.value] for state in State},
             servers={population.value: populations[population.value] for population in Population},
             pinned=dict(found.pinned),
+            pinned_clients=found.pinned_clients,
             waiting=found.waiting,
             longest_wait=self.pooler.now() - found.waits_since if found.waiting else 0.0,
             cancels=sum(link.cancels for link in links),
@@ -183,11 +195,16 @@ def _client(client: ClientLink) -> ClientView:
         server=client.server.server.id if client.server else None,
         backend_pid=client.server.backend_pid if client.server else 0,
         pins=tuple(PinView(reason.value, pin.since, pin.statement) for reason, pin in pins),
-        last_statement=_shown(session.last_request) if session else "",
+        last_statement=_last_statement(session) if session else "",
         prepared_statements=session.prepared_statements if isinstance(session, Roaming) else 0,
         idle_limit=idle_limit(client),
         counts=session.counts() if session else _NOTHING,
     )
+
+
+def _last_statement(session: Session) -> str:
+    waiting = waiting_request(session.backlog, STATEMENT_PREFIX) if session.backlog else b""
+    return _shown(waiting or session.last_request)
 
 
 def _waits_for(client: ClientLink) -> str:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from guardproxy.errors import GuardError, ProtocolViolation, ServerRefused
+from guardproxy.errors import Declined, GuardError, ProtocolViolation, ServerRefused
 
 # What a client sends.
 BIND, CLOSE, COPY_DATA, COPY_DONE, COPY_FAIL = b"BCdcf"
@@ -20,6 +20,7 @@ PARSE, PASSWORD, QUERY, SYNC, TERMINATE = b"PpQSX"
 AUTHENTICATION, BACKEND_KEY_DATA, COMMAND_COMPLETE, COPY_BOTH, COPY_IN = b"RKCWG"
 DATA_ROW, ERROR, NEGOTIATE_PROTOCOL_VERSION, NOTICE, NOTIFICATION = b"DEvNA"
 PARAMETER_STATUS, READY_FOR_QUERY = b"SZ"
+PARAMETER_DESCRIPTION, ROW_DESCRIPTION = b"tT"
 NO_DATA, PARAMETER_DESCRIPTION, ROW_DESCRIPTION = b"ntT"
 
 # ReadyForQuery's status byte.
@@ -200,11 +201,25 @@ def fatal(error: GuardError) -> bytes:
     return message(ERROR, fields)
 
 
+def error(declined: Declined) -> bytes:
+    """The ErrorResponse for what ends a statement only."""
+    fields = _fields("ERROR", declined.sqlstate, declined.message, "", declined.hint)
+    return message(ERROR, fields)
+
+
 def notice(text: str, detail: str = "") -> bytes:
     return message(NOTICE, _fields("NOTICE", "00000", text, detail, ""))
 
 
 PARSE_COMPLETE, BIND_COMPLETE, CLOSE_COMPLETE = b"123"
+
+# What has nothing in it.
+PARSE_COMPLETE_MESSAGE = message(PARSE_COMPLETE)
+BIND_COMPLETE_MESSAGE = message(BIND_COMPLETE)
+CLOSE_COMPLETE_MESSAGE = message(CLOSE_COMPLETE)
+EMPTY_QUERY_RESPONSE = message(ord("I"))
+NO_DATA_MESSAGE = message(ord("n"))
+PORTAL_SUSPENDED_MESSAGE = message(ord("s"))
 
 
 def bound_text(bind: bytes, number: int) -> str | None:
