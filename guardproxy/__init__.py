@@ -15,7 +15,9 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  looks          what is there now, as views; endings: the last that are no more
                  operations     what operators ask for: pause, kill, close idle and the like
                  reception      who may come to the console; desk: one operator's connection
-                 cancels janitor people log tls service
+                 cancels janitor people log tls
+                 service        all of it, from phase to phase; drain: its end; systemd: what that
+                                gives us, and hears
              ops/               windows for people; they read views and know nothing of net
                  guard          what a window may see and ask for
                  console        what operators' statements mean; their tables (table): pgbouncer
@@ -42,9 +44,10 @@ Imports point down only, and rooms of one floor that are folders never import ea
     ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
              views              what people may see: frozen
              settings           every setting with its default; config and its rooms read them
+             files life         what a configuration stands on; the phases from start to end
     apart    demo/              drives all this as a user would; knows nothing of the inside
 
-Six journeys:
+Seven journeys:
 
     login    net/client -> session/login (steps) -> net/entrance -> net/logins -> a trial at
              PostgreSQL: pool/admission -> net/opening -> session/conversations.log_in
@@ -54,7 +57,9 @@ Six journeys:
              admission (Grant) -> Roaming.lease: backend and parameters say what is set in front
     cancel   session/login (CancelKey) -> net/cancels -> net/upstream.cancel
     timeout  net/janitor.sweep -> Session.probe -> net/client.end(IdleSessionTimeout)
-    reload   SIGHUP -> app -> config.load -> net/service.reload -> Pooler.take
+    reload   SIGHUP, or files are others -> app.reload -> config.load -> net/service.reload ->
+             Pooler.take
+    end      SIGTERM -> app -> net/service.terminate -> net/drain -> net/client.end(ShuttingDown)
 """
 
 __version__ = "0.1.0"

@@ -10,18 +10,23 @@ import gc
 import os
 import resource
 import signal
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__, files
 from guardproxy.config import Change, ConfigError, Loaded, amended, changes, needs_restart
 from guardproxy.life import Manner, Phase
+from guardproxy.ops.gate import Gate
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
+    from guardproxy.ops.web import Web
 
 STOPPED, CANNOT_LISTEN, CUT = 0, 3, 4
 """Exit codes; 1 is a wrong configuration, 2 wrong usage."""
+LAST_WORD = 0.1
+"""Seconds for an answer over HTTP to leave, before what it promises is done."""
 FORCED_GRACE = 0.5
 """Seconds for last words to leave after a second SIGTERM or shutdown_timeout."""
 
@@ -67,8 +72,10 @@ class Application:
         self._watching: Any = None
         self._exit = STOPPED
         self._told_to_stop = False
+        self._reloads: Counter[str] = Counter()
         self._service: GuardService | None = None
         self._amendments: dict[str, str] = {}  # set on the console; they outlive reloads
+        self._web: Web | None = None
 
     def run(self) -> int:
         from guardproxy.net import log, systemd
@@ -87,6 +94,7 @@ class Application:
             if lent:
                 self._log.info("sockets_inherited", names=",".join(name for name, _ in lent))
             service.listen([listener for _, listener in lent])
+            self._open_windows(service)
         except OSError as error:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
@@ -105,13 +113,26 @@ class Application:
         self._tell_phase(service.phase)
         self._sign_of_life()
 
+    def _open_windows(self, service: GuardService) -> None:
+        from guardproxy.net.looks import Looks
+        from guardproxy.net.operations import Operations
+        from guardproxy.ops.web import Web, Windows
+
+        settings = service.settings
+        service.pooler.totals.reloads = self._reloads
+        if settings.http.enabled:
+            looks, verbs = Looks(service.pooler), Operations(service.pooler)
+            windows = Windows(looks, verbs, lambda: service.phase, self._quit, self._log)
+            self._web = Web(windows, settings, self._reactor)
+
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
+        page = f", page {self._web.address}" if self._web else ""
         pool = service.settings.pool
         print(  # noqa: T201 the one line for people and for those who start us
             f"guardproxy {__version__} listening on {where}, "
             f"upstream {service.pooler.upstream}, mode {pool.mode}, "
-            f"cap {pool.max_server_connections} server connections",
+            f"cap {pool.max_server_connections} server connections{page}",
             flush=True,
         )
 
@@ -155,7 +176,6 @@ class Application:
     def shutdown(self, manner: Manner | None) -> None:
         """End in this manner; None is at once. Who asked is answered first."""
         assert self._service is not None
-        self._told_to_stop = True
         if manner is None:
             self._reactor.callLater(0, self._service.cut)
         else:
@@ -176,6 +196,11 @@ class Application:
         else:
             self._told_to_stop = True
             self._service.terminate()
+
+    def _quit(self) -> None:
+        """Told over HTTP: as one SIGTERM, however often."""
+        assert self._service is not None
+        self._reactor.callLater(LAST_WORD, self._service.terminate)
 
     def _interrupt(self) -> None:
         """SIGINT: begin to end; as the second signal, end now."""
@@ -202,7 +227,13 @@ class Application:
         assert self._service is not None
         self._notifier.reloading()
         try:
-            return self._reread()
+            told = self._reread()
+        except ConfigError:
+            self._reloads["failed"] += 1
+            raise
+        else:
+            self._reloads["ok"] += 1
+            return told
         finally:
             self._tell_phase(self._service.phase)
 
@@ -224,9 +255,12 @@ class Application:
         if fixed := needs_restart(old, new):
             raise ConfigError([f"{key}: can only be changed by a restart" for key in fixed])
         try:
+            gate = Gate(new.http)
             self._service.reload(new)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError([str(error)]) from error
+        if self._web is not None:
+            self._web.windows.take(new.http, gate)
         self._observer.configure(new.log.format, new.log.level)
         told = changes(old, new) + files.rewritten(old, new, self._files, found)
         self._loaded, self._files = loaded, found

@@ -16,6 +16,7 @@ from guardproxy.leaves import LEAVES, SECTIONS, Leaf, did_you_mean, items, no_su
 from guardproxy.settings import (
     Auth,
     Console,
+    Http,
     Limits,
     Listen,
     ListenTls,
@@ -39,6 +40,7 @@ __all__ = [
     "Change",
     "ConfigError",
     "Console",
+    "Http",
     "Limits",
     "Listen",
     "ListenTls",
@@ -83,6 +85,7 @@ _SERVICE_LINK = re.compile(
 
 # Listening sockets are opened once; what is read anew is the certificates they show.
 _RELOADABLE = {"listen.tls.cert", "listen.tls.key", "listen.tls.ca"}
+_HTTP_PLACE = {"http.enabled", "http.host", "http.port"}
 
 
 class ConfigError(Exception):
@@ -284,6 +287,7 @@ def _inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str,
     """What does not fit together: (further keys involved, key, what)."""
     yield from _tls_inconsistencies(settings)
     yield from _auth_inconsistencies(settings.auth)
+    yield from _http_inconsistencies(settings.http)
     upstream, pool = settings.upstream, settings.pool
     hosts, ports = upstream.host.count(",") + 1, str(upstream.port).count(",") + 1
     if ports not in (1, hosts):
@@ -332,6 +336,12 @@ def _auth_inconsistencies(auth: Auth) -> Iterator[tuple[tuple[str, ...], str, st
         yield involved, "auth.query_user", said
 
 
+def _http_inconsistencies(http: Http) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    involved = ("http.token", "http.token_file")
+    if http.require_token and not (http.token or http.token_file):
+        yield involved, "http.require_token", "needs http.token or http.token_file"
+
+
 def changes(old: Settings, new: Settings) -> list[Change]:
     """What differs; a changed secret is `***` on both sides."""
     before, after = _valued(old), _valued(new)
@@ -363,7 +373,8 @@ def changeable(key: str) -> bool:
 
 
 def _is_fixed(key: str) -> bool:
-    return key == "pool.mode" or (key.startswith("listen.") and key not in _RELOADABLE)
+    opened_once = key.startswith("listen.") or key in _HTTP_PLACE
+    return key == "pool.mode" or (opened_once and key not in _RELOADABLE)
 
 
 def describe(loaded: Loaded) -> str:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -86,8 +86,29 @@ _PATTERNS = tuple(Match.__struct_fields__)
 _PROOFS = tuple(User.__struct_fields__)
 
 
-# As SQL spells names without quotes, perhaps with a schema's before it.
-_FUNCTION = re.compile(r"(?:[^\W\d][\w$]*\.)?[^\W\d][\w$]*")
+class _Listed(NamedTuple):
+    """What the entries of a list are, and how they are written."""
+
+    form: re.Pattern[str]
+    what: str
+    advice: str
+
+
+_FUNCTIONS = _Listed(
+    # As SQL spells names without quotes, perhaps with a schema's before it.
+    re.compile(r"(?:[^\W\d][\w$]*\.)?[^\W\d][\w$]*"),
+    "function",
+    "write name or schema.name, without quotes or brackets",
+)
+_NAMES = _Listed(
+    re.compile(r"[\w-]+(?:\.[\w-]+)*", re.ASCII),
+    "host",
+    "write it without scheme, port or asterisk",
+)
+_ROLES = _Listed(re.compile(r"[^\s,]+"), "user", "write names with commas between them")
+_LISTS = {"functions": _FUNCTIONS, "names": _NAMES, "roles": _ROLES}
+TOKEN_MIN = 16
+"""Characters; what is shorter can be guessed."""
 
 
 def read(leaf: Leaf, raw: object, complain: Complain) -> Any:
@@ -96,10 +117,8 @@ def read(leaf: Leaf, raw: object, complain: Complain) -> Any:
         return _users(leaf.key, raw, complain)
     if leaf.kind == "overrides":
         return _overrides(leaf.key, raw, complain)
-    if leaf.kind == "functions":
-        return _functions(leaf.key, raw, complain)
-    if leaf.kind == "roles":
-        return _roles(leaf.key, raw, complain)
+    if leaf.kind in _LISTS:
+        return _list(_LISTS[leaf.kind], leaf.key, raw, complain)
     return _scalar(leaf, leaf.key, raw, complain)
 
 
@@ -137,7 +156,8 @@ def _plain(leaf: Leaf, text: str) -> Any:
 def _expectation(error: msgspec.ValidationError) -> str:
     """msgspec's "Expected `int` >= 1, got `str` - at `$.x`", without types and paths."""
     said = str(error).split(" - at `$")[0].split(", got")[0].replace("`", "")
-    return said.replace("Expected int", "it must be a whole number")
+    said = said.replace("Expected int", "it must be a whole number")
+    return said.replace("Expected bool", "it must be true or false")
 
 
 def _duration(leaf: Leaf, text: str) -> float:
@@ -205,6 +225,26 @@ def _query(leaf: Leaf, text: str) -> str:
     return text
 
 
+def _token(leaf: Leaf, text: str) -> Secret:
+    if len(text) < TOKEN_MIN or not text.isascii() or not text.isprintable() or " " in text:
+        advice = "make one with: openssl rand -hex 16"
+        raise ValueError(f"takes {TOKEN_MIN} or more ASCII letters and digits; {advice}")
+    return Secret(text)
+
+
+def _token_file(leaf: Leaf, path: str) -> str:
+    try:
+        _token(leaf, token_in(path))
+    except ValueError as wrong:
+        raise ValueError(f"{path}: {wrong}") from None
+    return path
+
+
+def token_in(path: str) -> str:
+    """The one line of a token file; ValueError if it cannot be read."""
+    return _contents(path).decode("ascii", "replace").strip()
+
+
 _KINDS: dict[str, Callable[[Leaf, str], Any]] = {
     "duration": _duration,
     "file": _file,
@@ -213,6 +253,8 @@ _KINDS: dict[str, Callable[[Leaf, str], Any]] = {
     "hosts": _hosts,
     "ports": _ports,
     "query": _query,
+    "token": _token,
+    "token_file": _token_file,
 }
 
 
@@ -280,35 +322,19 @@ def _secret_text(raw: object) -> str:
 _PROOF_KINDS = {"password": _password, "password_file": _password_file, "verifier": _verifier}
 
 
-def _functions(key: str, raw: object, complain: Complain) -> tuple[str, ...] | None:
+def _list(listed: _Listed, key: str, raw: object, complain: Complain) -> tuple[str, ...] | None:
     """A list of names, or one text with commas."""
     if raw is None or raw == "":
         return ()
     names = raw.split(",") if isinstance(raw, str) else raw
     if not isinstance(names, list):
-        complain(key, f"takes a list of function names, not a {_shape(raw)}")
+        complain(key, f"takes a list of {listed.what} names, not a {_shape(raw)}")
         return None
     found = [name.strip() if isinstance(name, str) else "" for name in names]
-    wrong = [name for name in found if not _FUNCTION.fullmatch(name)]
+    wrong = [name for name in found if not listed.form.fullmatch(name)]
     for name in wrong:
-        advice = "write name or schema.name, without quotes or brackets"
-        complain(key, f"{shortened(name)} is not a function's name; {advice}")
+        complain(key, f"{shortened(name)} is not a {listed.what}'s name; {listed.advice}")
     return None if wrong else tuple(found)
-
-
-def _roles(key: str, raw: object, complain: Complain) -> tuple[str, ...] | None:
-    """A list of user names, or one text with commas."""
-    if raw is None or raw == "":
-        return ()
-    names = raw.split(",") if isinstance(raw, str) else raw
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        complain(key, f"takes a list of user names, not a {_shape(raw)}")
-        return None
-    found = tuple(name.strip() for name in names)
-    if "" in found:
-        complain(key, "has an empty name in it")
-        return None
-    return found
 
 
 def _overrides(key: str, raw: object, complain: Complain) -> tuple[Override, ...] | None:
@@ -380,7 +406,7 @@ def text(value: object, kind: str = "") -> str:
         return str(value).lower()  # as YAML spells it
     if kind == "duration" and isinstance(value, float | int):
         return units.written(value)
-    if kind in ("functions", "roles") and isinstance(value, tuple):
+    if kind in _LISTS and isinstance(value, tuple):
         return ", ".join(value)
     return " ".join(str(value).split())
 

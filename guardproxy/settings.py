@@ -51,7 +51,7 @@ Directory = Annotated[str, Meta(extra={"kind": "directory"})]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Cap = Annotated[int, Meta(ge=1)]
 Functions = Annotated[tuple[str, ...], Meta(extra={"kind": "functions"})]
-
+Names = Annotated[tuple[str, ...], Meta(extra={"kind": "names"})]
 Roles = Annotated[tuple[str, ...], Meta(extra={"kind": "roles"})]
 
 
@@ -299,6 +299,62 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "info"
 
 
+class Http(Struct, frozen=True, forbid_unknown_fields=True):
+    # On: at 3 a.m. it is too late to switch it on. Nobody from outside sees it.
+    enabled: Annotated[
+        bool, Meta(description="serve health, metrics and the page: `true`, `false`")
+    ] = True
+    # The page shows names and statements.
+    host: Annotated[
+        str,
+        Meta(
+            description="address of health, metrics and page; whoever reaches it can read them",
+            extra={"kind": "host"},
+        ),
+    ] = "127.0.0.1"
+    # Beside listen.port.
+    port: Annotated[
+        Port, Meta(description="port of health, metrics and page; 0 picks a free one")
+    ] = 6433
+    # A page somewhere else must not read ours through a name of its own that leads here.
+    allowed_hosts: Annotated[
+        Names,
+        Meta(
+            description="names by which browsers may ask for the page, beside addresses,"
+            " `localhost` and `http.host`"
+        ),
+    ] = ()
+    # None: nobody can close connections from the page until somebody says who may.
+    token: Annotated[
+        Secret | None,
+        Meta(
+            description="what the page asks for before it closes connections; without it, it"
+            " cannot; 16 characters or more",
+            extra={"kind": "token"},
+        ),
+    ] = None
+    token_file: Annotated[
+        str | None,
+        Meta(
+            description="a file with a token in it, read at each reload; beside `http.token`,"
+            " either is good",
+            extra={"kind": "token_file"},
+        ),
+    ] = None
+    # On loopback whoever can read the page can read the log as well.
+    require_token: Annotated[
+        bool, Meta(description="ask for the token before the page shows anything: `true`, `false`")
+    ] = False
+    # What can stop the guard is a tool for those who know that they need it.
+    quitquitquit: Annotated[
+        bool,
+        Meta(
+            description="`POST /quitquitquit` from this host stops the guard, as SIGTERM does:"
+            " `true`, `false`"
+        ),
+    ] = False
+
+
 class Reload(Struct, frozen=True, forbid_unknown_fields=True):
     # Off: a file that is half written is nobody's wish; who mounts ConfigMaps sets some seconds.
     interval: Annotated[
@@ -388,6 +444,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = ()
     console: Console = field(default_factory=Console)
+    http: Http = field(default_factory=Http)
     log: Log = field(default_factory=Log)
     reload: Reload = field(default_factory=Reload)
 

@@ -6,6 +6,7 @@ here. Nothing is computed until somebody looks.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
@@ -57,12 +58,37 @@ class Tally:
         self.transaction_time += counts.transaction_time
 
 
+OTHER = "other"
+"""What is counted together, where each apart would be without bounds."""
+_SQLSTATE = re.compile("[0-9A-Z]{5}")
+_SQLSTATES_KEPT = 100
+
+
+class SqlStates:
+    """How often each SQLSTATE was said. Bounded, for functions may raise any they like."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def count(self, sqlstate: str) -> None:
+        new = sqlstate not in self.counts
+        if new and (len(self.counts) >= _SQLSTATES_KEPT or not _SQLSTATE.fullmatch(sqlstate)):
+            sqlstate = OTHER
+        self.counts[sqlstate] += 1
+
+
 @dataclass(slots=True)
 class Totals(Tally):
     """Those of all whose sessions are over, and what is not any pool's own, since the start."""
 
     servers_opened: int = 0
     cancels: int = 0
+    handovers: int = 0  # servers that sessions gave back while they lived on
+    probes: int = 0  # questions to PostgreSQL before that
+    errors: SqlStates = field(default_factory=SqlStates)  # ours, to clients
+    reloads: Counter[str] = field(default_factory=Counter)  # "ok", "failed"
     endings: Counter[Reason] = field(default_factory=Counter)
 
 
@@ -104,9 +130,9 @@ class Histogram:
 
 
 class Timings:
-    """How long what matters takes, over all pools: five histograms."""
+    """How long what matters takes, over all pools: five histograms; and what PostgreSQL refuses."""
 
-    __slots__ = ("connect", "login", "query", "transaction", "wait")
+    __slots__ = ("connect", "errors", "login", "query", "transaction", "wait")
 
     def __init__(self) -> None:
         self.wait = Histogram()  # for a server
@@ -114,6 +140,7 @@ class Timings:
         self.transaction = Histogram()  # from its first request until the session is idle
         self.login = Histogram()  # a client's, from accept to welcome, all waiting counted
         self.connect = Histogram()  # ours at PostgreSQL, until it is ready for queries
+        self.errors = SqlStates()  # PostgreSQL's, to clients
 
 
 class Census:

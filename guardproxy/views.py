@@ -86,6 +86,7 @@ class ServerView:
     client: int | None
     application_name: str  # of the client it is leased to
     client_state: str
+    client_pins: tuple[str, ...]  # why it keeps it
     prepared_statements: int
     cancels: int  # on their way to it
     retiring: str  # why it is closed when next free; "" if it is not
@@ -157,4 +158,8 @@ class Overview:
     tally: Tally
     servers_opened: int
     cancels: int
-    endings: Mapping[Reason, int]
+    handovers: int
+    probes: int
+    reloads: Mapping[str, int]  # "ok" and "failed"
+    endings: Mapping[tuple[str, Reason], int]  # by kind too: "client" or "server"
+    errors: Mapping[str, int]  # ours to clients, by SQLSTATE; PostgreSQL's are with the timings

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from guardproxy.app import CUT, FORCED_GRACE, STOPPED, Application
 from guardproxy.config import ConfigError, Loaded, Pool, Reload, Settings
 from guardproxy.life import Phase
-from guardproxy.settings import Auth, Listen, Secret, Upstream, UpstreamTls, User
+from guardproxy.settings import Auth, Http, Listen, Secret, Upstream, UpstreamTls, User
 
 
 class Notes:
@@ -279,3 +279,28 @@ def test_signs_of_life_come_from_the_loop() -> None:
     stage.app._sign_of_life()
     clock.pump([2.5] * 4)
     assert len(stage.notifier.named("alive")) == 3
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+
+def test_a_token_file_that_is_gone_refuses_a_reload_before_anything_is_taken(
+    tmp_path: Path,
+) -> None:
+    stage = Stage()
+    stage.reload(Settings(http=Http(token_file=str(tmp_path / "gone"))))
+    assert stage.service.calls == []
+    assert "cannot read" in str(stage.log.named("error"))
+    assert stage.app._reloads == {"failed": 1}
+    stage.reload(Settings())
+    assert stage.app._reloads == {"failed": 1, "ok": 1}
+
+
+def test_told_to_stop_over_http_the_answer_leaves_first() -> None:
+    stage = Stage()
+    stage.app._quit()
+    assert stage.service.calls == []
+    ((delay, end),) = stage.reactor.named("callLater")
+    end()
+    assert delay > 0
+    assert stage.service.calls == [("terminate",)]

@@ -99,7 +99,14 @@ def test_every_setting_can_be_set_by_a_variable(tmp_path: Path) -> None:
         "auth.query_user": "asker",
         "overrides": '[{"match": {"user": "a"}, "query_wait_timeout": "1s"}]',
         "pool.suspect_functions": "shop.tenant, lock_all",
+        "http.enabled": "false",
+        "http.allowed_hosts": "guard, guard.example",
+        "http.token": "0123456789abcdef",
+        "http.token_file": str(tmp_path / "token"),
+        "http.require_token": "true",
+        "http.quitquitquit": "true",
     }
+    (tmp_path / "token").write_text("fedcba9876543210\n")
     environ = {
         name: special.get(key) or _other_value(key, tmp_path / "pem")
         for name, key in VARIABLES.items()

@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def start(line: str, folder: Path) -> subprocess.Popen[str]:
     """Run a command of the README here, on a port that is free."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GUARDPROXY_LISTEN_PORT": "0"}
+    environment["GUARDPROXY_HTTP_PORT"] = "0"
     return subprocess.Popen(
         [sys.executable, "-m", *line.split()],
         cwd=folder,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from guardproxy.errors import Reason
-from guardproxy.stats import BOUNDS, Census, Counts, Histogram, Totals
+from guardproxy.stats import BOUNDS, OTHER, Census, Counts, Histogram, SqlStates, Totals
 
 
 def test_a_sessions_counts_are_added_up() -> None:
@@ -67,3 +67,14 @@ def test_a_quantile_is_the_upper_end_of_its_bucket() -> None:
     assert histogram.quantile(0.5) == 0.001024
     assert histogram.quantile(0.99) == 0.131072
     assert histogram.quantile(1.0) == float("inf")
+
+
+def test_errors_are_counted_by_sqlstate_and_bounded() -> None:
+    states = SqlStates()
+    for sqlstate in ["42P01", "42P01", "", "42p01", "42P011", "4\udcff000", "P0001"]:
+        states.count(sqlstate)
+    assert states.counts == {"42P01": 2, OTHER: 4, "P0001": 1}
+    for number in range(1000):  # as functions may raise them
+        states.count(f"{number:05}")
+    assert len(states.counts) <= 101
+    assert sum(states.counts.values()) == 1007

@@ -32,6 +32,7 @@ def guard_settings(database: Database) -> dict[str, Any]:
     port = int(database.port) if database.port.isdigit() else database.port
     return {
         "listen": {"host": "127.0.0.1", "port": 0},
+        "http": {"port": 0},
         "upstream": {"host": database.host, "port": port, "tls": tls},
         "pool": {"max_server_connections": CAP},
     }

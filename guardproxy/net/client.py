@@ -341,6 +341,7 @@ class ClientLink(TwistedProtocol):
     def end(self, error: GuardError) -> None:
         """The client is told why, and closed."""
         if self.ended is None:
+            self.pooler.told(error)
             if self.session is None or not self.session.mid_reply:
                 self.transport.write(messages.fatal(error))
             self.close(error.reason, error.message)

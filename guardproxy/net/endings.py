@@ -5,7 +5,7 @@ For each reason apart: thousands that leave politely must not push out the one t
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from heapq import merge
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,10 +56,11 @@ class _Ending(NamedTuple):
 
 
 class Endings:
-    """Bounded: KEPT times the number of reasons."""
+    """Bounded: KEPT times the number of reasons. Counted by kind and reason."""
 
     def __init__(self) -> None:
         self._by_reason: dict[tuple[str, Reason], deque[_Ending]] = {}
+        self.counts: Counter[tuple[str, Reason]] = Counter()
 
     def client(self, client: ClientLink, reason: Reason, why: str, now: float) -> None:
         session = client.session
@@ -98,6 +99,7 @@ class Endings:
 
     def _keep(self, ending: _Ending) -> None:
         key = (ending.kind, ending.reason)
+        self.counts[key] += 1
         kept = self._by_reason.get(key)
         if kept is None:
             kept = self._by_reason[key] = deque(maxlen=KEPT)

@@ -91,10 +91,15 @@ class LineObserver:
         return bool(level >= self._level)
 
     def __call__(self, event: Any) -> None:
-        if not self.wants(event["log_level"]):
+        if not self.wants(event["log_level"]) or _small_talk(event):
             return
         self._out.write(self._format(event) + "\n")
         self._out.flush()
+
+
+def _small_talk(event: Any) -> bool:
+    """Of Twisted's ports, that they open and close: we say so ourselves."""
+    return event.get("log_namespace") == "log_legacy" and event["log_level"] is LogLevel.info
 
 
 def _parts(event: Any) -> tuple[str, str, dict[str, object]]:

@@ -94,7 +94,11 @@ class Looks:
             tally=tally,
             servers_opened=pooler.totals.servers_opened,
             cancels=pooler.totals.cancels,
-            endings=dict(pooler.totals.endings),
+            handovers=pooler.totals.handovers,
+            probes=pooler.totals.probes,
+            reloads=dict(pooler.totals.reloads),
+            endings=dict(pooler.endings.counts),
+            errors=dict(pooler.totals.errors.counts),
         )
 
     def clients(self) -> list[ClientView]:
@@ -236,6 +240,7 @@ def _server(link: ServerLink) -> ServerView:
         client=client.id if client else None,
         application_name=client.session.application_name if client and client.session else "",
         client_state=client.state.value if client else "",
+        client_pins=tuple(reason.value for reason in pins_of(client.session)) if client else (),
         prepared_statements=len(link.backend.shelf),
         cancels=link.cancels,
         retiring=server.retiring.value if server.retiring else "",

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from guardproxy.errors import GuardError, Reason, ServerLost
+from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused
 from guardproxy.net import janitor, tls
 from guardproxy.net.cancels import Cancels
 from guardproxy.net.client import ClientLink
@@ -216,6 +216,11 @@ class Pooler:
             self.obey(client)
         return True
 
+    def told(self, error: GuardError) -> None:
+        """A client hears this, from us or from PostgreSQL through us."""
+        refused = isinstance(error, ServerRefused)
+        (self.timings.errors if refused else self.totals.errors).count(error.sqlstate)
+
     def waited_too_long(self, client: ClientLink, since: float) -> None:
         if client.ended is None:
             client.end(wait_error(self, client, self.now() - since))
@@ -248,6 +253,7 @@ class Pooler:
         assert isinstance(session, Roaming)
         request = session.revoke(now)
         if request:
+            self.totals.probes += 1
             link.transport.write(request)
         if session.commands:
             self.obey(link.client)  # type: ignore[arg-type]
@@ -257,6 +263,7 @@ class Pooler:
         link = client.server
         assert link is not None
         link.take_back()
+        self.totals.handovers += 1
         if client.told_pins:
             tell_pins(self, client)
         self.carry_out(self.admission.released(link.server, self.now()))

@@ -15,7 +15,7 @@ from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
 from guardproxy.session.columns import DESCRIPTIONS
 from guardproxy.session.commands import Command, Parting
-from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, change
+from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, Parameters, change
 from guardproxy.session.pins import PinReason, Suspicion
 from guardproxy.session.session import SERVER_STOPS, Reply
 from guardproxy.session.speaking import Speaking
@@ -30,6 +30,8 @@ from guardproxy.wire.messages import (
     PARSE_COMPLETE,
 )
 
+_OF_TRANSACTIONS = (b"BEGIN\0", b"COMMIT\0", b"ROLLBACK\0", b"SAVEPOINT\0", b"RELEASE\0")
+"""Tags of what has no effect on settings but the one it has on what came before."""
 _STALE_PLAN = b"Mcached plan must not change result type\0"
 
 
@@ -165,6 +167,7 @@ class Roaming(Speaking):
                 self._judged(self._skipped)
 
     def _completed(self, tag: bytes) -> None:
+        self._ran = self._ran or tag not in _OF_TRANSACTIONS
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
             self._statements.deallocated_all()
         elif tag == b"DEALLOCATE\0":
@@ -215,13 +218,23 @@ class Roaming(Speaking):
         """Settings go back to what they were at login, which only we know.
 
         Only then is the client told that its statement is done: `ready` waits. In a failed
-        transaction nothing can be set; and what it has reset will be as before.
+        transaction nothing can be set; and what it has reset will be as before. What has not run
+        has reset nothing: the client may have the server's own values by its own will.
         """
-        if self.state is State.FAILED:
+        if self._ran and self.state is State.FAILED:
             self._watching = True
             return
         assert self.backend is not None
-        clean = self.backend.clean
+        words = self._put_back(self.backend.clean) if self._ran else b""
+        self._restore.clear()
+        self._restore_local.clear()
+        if words:
+            self._edits.append((at, at + len(ready), b""))
+            self._held = ready
+            self._tell_server(words)
+            self._swallow(self._is_back)
+
+    def _put_back(self, clean: Parameters) -> bytes:
         words = b""
         pairs = self._belongings.reset_too_far(self._restore, clean)
         if pairs:
@@ -232,13 +245,7 @@ class Roaming(Speaking):
                 self._swallow(self._setup_answered)
             if pairs:
                 words += messages.run_apart(PUT_BACK_LOCAL, pairs)
-        self._restore.clear()
-        self._restore_local.clear()
-        if words:
-            self._edits.append((at, at + len(ready), b""))
-            self._held = ready
-            self._tell_server(words)
-            self._swallow(self._is_back)
+        return words
 
     def _is_back(self, replies: list[Reply], now: float) -> bytes:
         held, self._held = self._held, b""

@@ -397,6 +397,7 @@ class Session(Life):
             if name == "application_name":
                 self.application_name = value
             return
+        self.timings.errors.count(messages.sqlstate(body))
         self._copy_over()
         self._doubtful = self.owed[:1] != b"S" and SYNC in self.owed
         if self.unsynced and not self.owed:  # its Sync has not been sent yet

@@ -28,13 +28,7 @@ from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_boun
 from guardproxy.session.commands import Command
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading
-from guardproxy.session.session import (
-    BACKLOG_LIMIT,
-    HEEDED,
-    STATEMENT_PREFIX,
-    Reply,
-    Session,
-)
+from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Reply, Session
 from guardproxy.session.statement import concerns_statements
 from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
@@ -79,6 +73,7 @@ class Speaking(Session):
         "_asking",
         "_belongings",
         "_held",
+        "_ran",
         "_repeatable",
         "_repeating",
         "_restore",
@@ -109,6 +104,7 @@ class Speaking(Session):
         self._alone = True  # nothing was under way when the message at hand was said
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._restore_local: set[str] = set()  # the same, until the transaction ends
+        self._ran = False  # something has, since what may reset settings was said
         self._held = b""
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = (0, 0)  # bytes the client had heard before it, and said with it
@@ -123,18 +119,10 @@ class Speaking(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores or finding.restores_local:
-            self._watching = True
-            if not self._in_vain(bind):
-                self._restore |= finding.restores
-                self._restore_local |= finding.restores_local
-        if finding.forgets:
+            self._restore |= finding.restores
+            self._restore_local |= finding.restores_local
+        if finding.must_end:
             self._watch(_TAGS)
-
-    def _in_vain(self, bind: bytes) -> bool:
-        """Whether it is sure not to run: a failed transaction can only be ended."""
-        text = self.last_request
-        alone = bind or (b";" not in text and len(text) < STATEMENT_PREFIX)
-        return self.state is State.FAILED and bool(alone)
 
     def _reading(self) -> Reading | None:
         """How the server reads what it is given to prepare; what is under way may yet change it."""

@@ -57,6 +57,7 @@ class Guard(Place):
         self.config = self.folder / "guardproxy.yaml"
         base: dict[str, Any] = {
             "listen": {"port": 0},
+            "http": {"port": 0},
             "upstream": {"host": upstream.host, "port": upstream.port},
             "timeouts": {"shutdown_timeout": "2s"},
         }

@@ -11,6 +11,7 @@ from tests.integration.places import PASSWORDS, Place
 
 ROOT = Path(__file__).parents[2]
 RUN = "tests.integration.django_project.run"
+SETTINGS = "tests.integration.django_project.settings"
 Driver = Literal["psycopg", "psycopg2"]
 
 
@@ -48,6 +49,21 @@ class Project:
     def requests(self, *paths: str) -> Any:
         """Several requests, one after the other, in one process."""
         return self.run("requests", paths=paths)
+
+    def tests(self, label: str, parallel: int) -> str:
+        """`manage.py test`; what it says, which is that all is well."""
+        done = subprocess.run(
+            [sys.executable, "-m", "django", "test", label, "--noinput", f"--parallel={parallel}"],
+            env=self.environment() | {"DJANGO_SETTINGS_MODULE": SETTINGS},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     def environment(self) -> dict[str, str]:
         """Of a process that is to find the project and its database."""

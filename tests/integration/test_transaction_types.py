@@ -79,6 +79,19 @@ def test_who_asks_each_time_is_told_the_new_ones(
         assert me.ask(bind("s"), describe("", "P"), execute()) == "2 T [7,x] C ZI"
 
 
+def test_psycopg_in_binary(crowd: Crowd, table: str, change: Callable[[], None]) -> None:
+    me = crowd.client()
+    me.prepare_threshold = 0
+    for old in (True, False):
+        for server in crowd.turns():
+            with me.cursor(binary=True) as cursor:
+                row = cursor.execute(f'select id from "{table}"').fetchone()
+            assert row == ((7,) if old else ("7",))
+            crowd.check(me, server)
+        if old:
+            change()
+
+
 def test_types_are_the_clients_though_another_has_prepared_it_since(
     crowd: Crowd, table: str, change: Callable[[], None], link: Callable[[], Stepper]
 ) -> None:

@@ -8,6 +8,7 @@ These differences are none, each for its reason:
 - Where in PostgreSQL's source an error was raised (fields F, L and R).
 - The table OIDs in RowDescription: the two runs use databases of their own.
 - The process id in NotificationResponse.
+- Which error is told of a batch in a failed transaction, where no statement can be made again.
 
 And these are not looked at by any script:
 - `pg_settings.source` and `reset_val`, which show that a setting was given back to the client on
@@ -20,6 +21,9 @@ And these are not looked at by any script:
   the function in it and not the schema.
 - What stands behind RESET, TO DEFAULT or DISCARD ALL in the same batch of a client that asked for
   settings at login: the guard can take it from the server's defaults to these only after the batch.
+- The isolation level of a transaction in which a client has reset what it asked for at login: to
+  give it back is a query, and the level must be set before any.
+- Literals in prepared statements of clients that change how they are read.
 - currval and lastval where the nextval before them was in another transaction.
 - What is done inside functions, other than DO blocks (`pool.probe: suspicious` does not see it).
 """
@@ -108,6 +112,13 @@ def parameters(messages: Iterable[Message]) -> dict[bytes, bytes]:
     """What a client knows by these messages of its settings."""
     told = (body.split(b"\0") for kind, body in messages if kind == b"S")
     return {name: value for name, value, _ in told}
+
+
+def alike_if_failed(one: list[str], other: list[str]) -> bool:
+    """Whether two answers differ only in why nothing is done in a failed transaction."""
+    ends = [said[-1:] for said in (one, other)]
+    errors = [said[-2].startswith("ErrorResponse") if said[1:] else False for said in (one, other)]
+    return all(errors) and ends[0] == ends[1] == ["ReadyForQuery b'E'"] and one[:-2] == other[:-2]
 
 
 def answers(messages: Iterable[Message], told: dict[bytes, bytes]) -> list[str]:

@@ -3,7 +3,7 @@
 import struct
 
 from tests.integration.raw import Message
-from tests.leaks.answers import answers, welcome
+from tests.leaks.answers import alike_if_failed, answers, welcome
 
 
 def described(table: int, kind: int = 23) -> Message:
@@ -62,3 +62,12 @@ def test_null_is_not_the_empty_string() -> None:
 
 def test_the_end_of_the_connection_and_silence() -> None:
     assert said((b"", b"")) != said((b"?", b""))
+
+
+def test_in_a_failed_transaction_either_error_will_do() -> None:
+    failed: Message = (b"Z", b"E")
+    refused, miscounted = ((b"E", b"C%b\0\0" % code) for code in (b"25P02", b"08P01"))
+    assert alike_if_failed(said(refused, failed), said(miscounted, failed))
+    assert not alike_if_failed(said(refused, failed), said(failed))
+    assert not alike_if_failed(said(refused, READY), said(miscounted, READY))
+    assert not alike_if_failed(said((b"1", b""), refused, failed), said(miscounted, failed))

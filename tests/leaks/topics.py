@@ -196,9 +196,16 @@ RESETS = Topic(
     weight=3,
 )
 
+
+def begin(author: Author) -> str:
+    """With an isolation level only where nothing can have come before: see answers.py."""
+    level = " isolation level serializable" if author.status == b"I" else ""
+    return author.pick("begin", f"start transaction{level}", "begin read only")
+
+
 TRANSACTIONS = Topic(
     acts=(
-        text("begin", "start transaction isolation level serializable", "begin read only"),
+        begin,
         text("commit", "rollback", "end", "abort", "commit and chain", "rollback and chain"),
         text("savepoint a", "savepoint b", "rollback to a", "rollback to b", "release a"),
         text("begin; select 1; commit", "begin; select 1/0; commit", "begin; set work_mem to 777"),

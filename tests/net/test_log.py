@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
+from twisted.python import log as legacy
 from twisted.python.failure import Failure
 
 from guardproxy.net.log import BURST, LineObserver, Log
@@ -116,3 +117,10 @@ def test_twisteds_own_events_are_lines_too(paper: Paper) -> None:
     assert first.endswith('INFO twisted.thing message="it is fine"')
     assert "ERROR twisted.thing" in second
     assert "ZeroDivisionError" in second
+
+
+def test_that_twisteds_ports_open_and_close_is_no_line(paper: Paper) -> None:
+    legacy.msg("Site starting on 6433")
+    legacy.err(ValueError("it broke"), "a fault")
+    (line,) = paper.lines()
+    assert "ERROR" in line

@@ -138,3 +138,40 @@ def test_limits_are_those_of_its_override(stage: Stage) -> None:
     client = stage.client()
     client.link.limits = SessionLimits(0, 1.0, 60.0, 0.0, None, None)
     assert view(stage, client).idle_limit == 60.0
+
+
+def test_what_postgresql_refuses_is_its_own_word(stage: Stage) -> None:
+    stage.postgres.passwords["nobody"] = "right"
+    stage.connect().log_in("nobody", "nowhere", "wrong")
+    assert stage.pooler.timings.errors.counts == {"28P01": 1}
+    assert Looks(stage.pooler).overview().errors == {}
+
+
+def test_a_server_that_changes_hands_is_counted(stages: Stages) -> None:
+    stage = stages(pool=Pool(max_server_connections=1))
+    stage.holder()
+    assert Looks(stage.pooler).overview().handovers == 0
+    stage.client().query("SELECT 2")
+    assert Looks(stage.pooler).overview().handovers == 1
+
+
+def test_errors_of_ours_are_counted(stages: Stages) -> None:
+    stage = stages(pool=Pool(max_server_connections=1, max_waiting=0))
+    stage.holder("LOAD 'plugin'")
+    refused = stage.client().query("SELECT 1")
+    seen = Looks(stage.pooler).overview()
+    assert refused.refusal()["C"] == "53300"
+    assert seen.errors == {"53300": 1}
+    assert stage.pooler.timings.errors.counts == {}
+
+
+def test_endings_are_counted_by_kind_and_reason(stage: Stage) -> None:
+    stage.holder().hang_up()
+    stage.wait(1.0)
+    assert Looks(stage.pooler).overview().endings[("client", Reason.CLIENT_GONE)] == 1
+
+
+def test_a_server_tells_what_pins_its_client(stage: Stage) -> None:
+    stage.holder("LOAD 'plugin'")
+    (server,) = Looks(stage.pooler).servers()
+    assert server.client_pins == ("load",)

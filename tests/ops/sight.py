@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
 from guardproxy.config import Change, ConfigError, Loaded, amended, load
-from guardproxy.errors import Reason
 from guardproxy.life import Manner, Phase
 from guardproxy.ops.averages import Averages
 from guardproxy.ops.console import Console
@@ -18,75 +16,39 @@ from guardproxy.session.answers import Answer
 from guardproxy.session.sentences import statements
 from guardproxy.session.states import State
 from guardproxy.settings import Settings
-from guardproxy.stats import Counts, Tally, Timings
+from guardproxy.stats import Tally, Timings
 from guardproxy.views import (
     ClientView,
     EndingView,
     Moment,
     Overview,
-    PinView,
     PoolView,
     RestrictionsView,
     ServerView,
 )
+from tests.ops import looks
+from tests.ops.looks import NOW, WALL
 
-NOW, WALL = 1000.0, 1_700_000_000.0
-
-CLIENT = ClientView(
-    id=17,
-    user="django",
-    database="shop",
-    application_name="gunicorn",
-    address="10.0.0.7",
-    port=50123,
-    local_address="10.0.0.1",
-    local_port=6432,
-    pid=None,
-    command="",
-    tls="",
-    replication=False,
-    state="idle",
+CLIENT = looks.client(
+    17,
     since=NOW - 12.5,
+    user="django",
+    address="10.0.0.7",
     opened_at=NOW - 100.0,
-    waits_for="",
     server=3,
     backend_pid=4711,
-    pins=(),
-    last_statement="SELECT ?",
-    prepared_statements=2,
-    idle_limit=900.0,
-    counts=Counts(5, 4, 1000, 2000, 3, 0.25, 1.5, 2.5),
 )
-SERVER = ServerView(
-    id=3,
-    user="django",
-    database="shop",
-    state="leased",
-    since=NOW - 12.5,
-    opened_at=NOW - 90.0,
-    address="10.0.0.9",
-    port=5432,
-    local_address="10.0.0.1",
-    local_port=40000,
-    tls="TLSv1.3 TLS_AES_256_GCM_SHA384",
-    backend_pid=4711,
-    client=17,
-    application_name="gunicorn",
-    client_state="idle",
-    prepared_statements=2,
-    cancels=0,
-    retiring="",
-)
-PIN = PinView("listen", NOW - 60.0, "LISTEN news")
+SERVER = looks.server(3, "leased", 17, user="django", application_name="gunicorn", backend_pid=4711)
+PIN = looks.pin(statement="LISTEN news", since=NOW - 60.0)
+TALLY = Tally(2, 5, 4, 1000, 2000, 3, 0.25, 1.5, 2.5)
 
 
 def pool(**more: Any) -> PoolView:
+    """One of django's, with all states and populations."""
     clients = {state.value: 0 for state in State} | more.pop("clients", {"idle": 1})
     servers = {p.value: 0 for p in Population} | more.pop("servers", {"leased": 1})
-    tally = Tally(2, 5, 4, 1000, 2000, 3, 0.25, 1.5, 2.5)
-    return replace(
-        PoolView("django", "shop", clients, servers, {}, 0, 0, 0.0, 0, "", tally), **more
-    )
+    tally = more.pop("tally", TALLY)
+    return looks.pool(user="django", clients=clients, servers=servers, tally=tally, **more)
 
 
 class House:
@@ -116,23 +78,7 @@ class House:
         return Moment(self.now, WALL)
 
     def overview(self) -> Overview:
-        return Overview(
-            mode="transaction",
-            upstream="db:5432",
-            cap=20,
-            servers=1,
-            clients=1,
-            max_clients=5000,
-            at_the_door=0,
-            waiting=0,
-            longest_wait=0.0,
-            draining=False,
-            started_at=0.0,
-            tally=Tally(),
-            servers_opened=1,
-            cancels=0,
-            endings={Reason.CLIENT_LEFT: 1},
-        )
+        return looks.overview(clients=1, servers=1)
 
     def clients(self) -> list[ClientView]:
         return self.found_clients

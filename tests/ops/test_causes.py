@@ -8,8 +8,9 @@ import pytest
 
 from guardproxy.errors import Reason
 from guardproxy.ops.causes import why
-from guardproxy.views import EndingView, RestrictionsView
-from tests.ops.sight import CLIENT, NOW, PIN, House, pool
+from guardproxy.views import RestrictionsView
+from tests.ops.looks import NOW, ending
+from tests.ops.sight import CLIENT, PIN, House, pool
 
 WAITER = replace(CLIENT, state="waiting", waits_for="server", since=NOW - 4.0, server=None)
 
@@ -61,23 +62,7 @@ def test_a_row_for_each_pin() -> None:
 
 def test_endings() -> None:
     house = House()
-    house.found_endings = [
-        EndingView(
-            kind="client",
-            at=NOW - 10.0,
-            reason=Reason.IDLE_SESSION_TIMEOUT,
-            why="idle for 900 s",
-            id=5,
-            user="django",
-            database="shop",
-            application_name="celery",
-            address="",
-            age=1000.0,
-            state="idle",
-            idle=900.0,
-            last_statement="SELECT ?",
-        )
-    ]
+    house.found_endings = [ending(Reason.IDLE_SESSION_TIMEOUT, NOW - 10.0, address="", idle=900.0)]
     (row,) = house.show("ENDINGS")
     assert (row["time"], row["reason"]) == ("2023-11-14 22:13:10 UTC", "idle_session_timeout")
     assert (row["addr"], row["idle"]) == ("unix", "900.000")

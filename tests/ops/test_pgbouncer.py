@@ -10,7 +10,8 @@ from guardproxy import __version__
 from guardproxy.life import Phase
 from guardproxy.ops.console import TABLES
 from guardproxy.views import RestrictionsView
-from tests.ops.sight import CLIENT, NOW, PIN, SERVER, House, pool
+from tests.ops.looks import NOW
+from tests.ops.sight import CLIENT, PIN, SERVER, House, pool
 
 SOCKET = (
     "type user database replication state addr port local_addr local_port connect_time"

@@ -360,7 +360,8 @@ def test_who_had_the_servers_own_values_waits_for_nothing() -> None:
 def test_in_a_transaction_they_are_put_back_at_once() -> None:
     idle("C> Query BEGIN\nS> ReadyForQuery T", MARS).play("""
         C> Query "RESET work_mem"
-        S| ReadyForQuery T
+        S> CommandComplete RESET + ReadyForQuery T
+        >C CommandComplete RESET
         !! TELL_SERVER
         >S PutBack work_mem 1MB
         S| CloseComplete + ParseComplete
@@ -374,6 +375,16 @@ def test_nothing_is_put_back_where_the_reset_has_failed() -> None:
         C> Query "RESET work_mem"
         S> ErrorResponse ERROR 25P02 aborted + ReadyForQuery E
         == idle in transaction (aborted), owed""")
+
+
+def test_what_a_transaction_does_not_allow_has_reset_nothing() -> None:
+    stage = idle("C> Query BEGIN\nS> CommandComplete BEGIN + ReadyForQuery T", MARS)
+    stage.play("""
+        C> Query 'DISCARD ALL'
+        S> ErrorResponse ERROR 25001 cannot + ReadyForQuery E
+        C> Query ROLLBACK
+        S> CommandComplete ROLLBACK + ReadyForQuery I
+        == idle, owed""")
 
 
 @pytest.mark.parametrize("said_", ["Query 'RESET work_mem'", "Bind '' s + Execute '' + Sync"])

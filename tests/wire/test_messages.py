@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardproxy.errors import GuardError, ProtocolViolation, ServerRefused, ShuttingDown
+from guardproxy.errors import GuardError, ProtocolViolation, QueueFull, ServerRefused, ShuttingDown
 from guardproxy.wire import messages
 from guardproxy.wire.frames import Frames
 
@@ -237,3 +237,10 @@ def test_a_malformed_bind_has_no_value_or_some_text(body: bytes, number: int) ->
 def test_a_value_that_is_cut_off_is_none() -> None:
     assert messages.bound_text(bind([], [b"work_mem"])[:-15], 1) is None
     assert messages.bound_text(b"portal", 1) is None
+
+
+def test_the_sqlstate_of_an_error_is_found_without_its_other_fields() -> None:
+    body = messages.fatal(QueueFull("full"))[5:]
+    assert messages.sqlstate(body) == "53300"
+    for wrong in (b"", b"\0", b"SERROR\0C42P0", b"SERROR\0C42P011\0\0", b"SERROR\0Mno\0\0"):
+        assert messages.sqlstate(wrong) == ""
