@@ -17,6 +17,7 @@ import click
 from guardproxy import __version__
 from guardproxy.config import CONFIG_VARIABLE, ConfigError, Loaded, describe, load
 from guardproxy.leaves import LEAVES
+from guardproxy.operate import COMMANDS
 
 # A host and, where one was given, its port: texts still, as in a file.
 Address = tuple[str, str | None]
@@ -227,3 +228,7 @@ def demo(upstream: str | None, keep: bool) -> None:
         click.echo(f"{error}; the demo needs: pip install 'guardproxy[demo]'", err=True)
         sys.exit(PACKAGES_MISSING)
     sys.exit(status)
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)

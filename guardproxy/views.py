@@ -38,9 +38,12 @@ class PinView:
     statement: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClientView:
-    """One client. Over a Unix socket there is no address, but a process."""
+    """One client. Over a Unix socket there is no address, but a process.
+
+    Frozen in spirit only: there may be thousands in a look, and made frozen they would cost thrice.
+    """
 
     id: int
     user: str

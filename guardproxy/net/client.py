@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from ipaddress import ip_address
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -45,6 +45,15 @@ _AT_REST = (State.PARKED, State.IDLE)
 _IDLE = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
 
 
+class Ends(NamedTuple):
+    """What does not change about a connection once TLS is there, or not to be."""
+
+    port: int
+    local_address: str
+    local_port: int
+    tls: str
+
+
 class ClientLink(TwistedProtocol):
     """One client. `ended` says why it is over, once it is."""
 
@@ -64,6 +73,7 @@ class ClientLink(TwistedProtocol):
         self.address = ""
         self.pid: int | None = None
         self.uid: int | None = None
+        self.ends: Ends | None = None  # of its connection, once somebody has looked
         self.opened_at = 0.0
         self.notified = False  # of the present wait
         self.paused = False  # while it waits: its backlog is full

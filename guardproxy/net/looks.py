@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from guardproxy.net.client import Ends
 from guardproxy.net.janitor import idle_limit
 from guardproxy.net.people import pins_of, who
 from guardproxy.pool.pool import PoolName, Population
+from guardproxy.session.belongings import Pin
+from guardproxy.session.pins import PinReason
 from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import STATEMENT_PREFIX, Session
 from guardproxy.session.statement import redact, waiting_request
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from guardproxy.net.server import ServerLink
     from guardproxy.net.streams import StreamTransport
 
+_SHOWN_STATES = {state: state.value for state in State}  # an enum's value is slow to look up
 _NOTHING = Counts(0, 0, 0, 0, 0, 0.0, 0.0, 0.0)
 _shown = lru_cache(maxsize=4096)(redact)  # the same few statements, look after look
 
@@ -174,36 +178,50 @@ class Looks:
 
 
 def _client(client: ClientLink) -> ClientView:
-    session, request, transport = client.session, client.request, client.transport
+    """There may be thousands: what does not change is looked up once."""
+    session, request, server = client.session, client.request, client.server
     user, database, named, address = who(client)
-    _, port = _address(transport.getPeer())
-    local_address, local_port = _address(transport.getHost())
-    pins = pins_of(session).items()
+    ends = client.ends or _ends(client)
+    pins = pins_of(session)
     return ClientView(
         id=client.id,
         user=user,
         database=database,
         application_name=session.application_name if session else named,
         address=address,
-        port=port,
-        local_address=local_address,
-        local_port=local_port,
+        port=ends.port,
+        local_address=ends.local_address,
+        local_port=ends.local_port,
         pid=client.pid,
         command=client.command_line if client.pid is not None else "",
-        tls=_tls(transport),
+        tls=ends.tls,
         replication=request is not None and request.replication,
-        state=client.state.value,
+        state=_SHOWN_STATES[session.state if session else State.LOGIN],
         since=session.since if session else client.opened_at,
         opened_at=client.opened_at,
         waits_for=_waits_for(client),
-        server=client.server.server.id if client.server else None,
-        backend_pid=client.server.backend_pid if client.server else 0,
-        pins=tuple(PinView(reason.value, pin.since, pin.statement) for reason, pin in pins),
+        server=server.server.id if server else None,
+        backend_pid=server.backend_pid if server else 0,
+        pins=tuple(_pin(*pin) for pin in pins.items()) if pins else (),
         last_statement=_last_statement(session) if session else "",
         prepared_statements=session.prepared_statements if isinstance(session, Roaming) else 0,
         idle_limit=idle_limit(client),
         counts=session.counts() if session else _NOTHING,
     )
+
+
+def _pin(reason: PinReason, pin: Pin) -> PinView:
+    return PinView(reason.value, pin.since, pin.statement)
+
+
+def _ends(client: ClientLink) -> Ends:
+    """Remembered only when its login is over: before, TLS may still come."""
+    _, port = _address(client.transport.getPeer())
+    local_address, local_port = _address(client.transport.getHost())
+    ends = Ends(port, local_address, local_port, _tls(client.transport))
+    if client.session is not None:
+        client.ends = ends
+    return ends
 
 
 def _last_statement(session: Session) -> str:

@@ -97,7 +97,8 @@ _SERVER_STATES = {
 
 
 def _client(client: ClientView, sight: Sight) -> tuple[Value, ...]:
-    waited = sight.moment.now - client.since if client.waits_for else 0.0
+    waits_for = client.waits_for
+    waited = sight.moment.now - client.since if waits_for else 0.0
     return (
         "C",
         client.user or "(nouser)",
@@ -135,7 +136,7 @@ def _client_more(client: ClientView, sight: Sight) -> tuple[Value, ...]:
         client.state,
         seconds(sight.moment.now - client.since),
         client.waits_for,
-        " ".join(pin.reason for pin in client.pins),
+        " ".join([pin.reason for pin in client.pins]) if client.pins else "",
         client.last_statement,
         client.command,
         client.server,

@@ -48,8 +48,11 @@ class Sight:
 
     def stamp(self, since: float) -> str:
         """The time of day that a monotonic moment was, as PgBouncer writes it."""
-        moment = self.moment
-        return stamp(int(moment.wall - (moment.now - since)))
+        return stamp(int(since + self._offset))
+
+    @cached_property
+    def _offset(self) -> float:
+        return self.moment.wall - self.moment.now
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def stamp(wall: int) -> str:
 
 
 def seconds(duration: float) -> str:
-    return f"{duration:.3f}"
+    return "%.3f" % duration  # noqa: UP031 half the time of an f-string
 
 
 def micros(duration: float) -> int:
