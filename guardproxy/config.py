@@ -57,6 +57,8 @@ __all__ = [
     "Upstream",
     "UpstreamTls",
     "User",
+    "amended",
+    "changeable",
     "changes",
     "describe",
     "load",

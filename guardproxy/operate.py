@@ -157,7 +157,7 @@ def wait(place: Place, timeout: float, database: str | None) -> None:
     """Wait until the guard accepts connections; for init containers and CI."""
     from guardproxy import calls
 
-    deadline = time.monotonic() + timeout
+    deadline, why = time.monotonic() + timeout, ""
     while True:
         left = deadline - time.monotonic()
         try:
@@ -167,8 +167,10 @@ def wait(place: Place, timeout: float, database: str | None) -> None:
                 with calls.Call(place, database, max(left, LOOK)) as call:
                     call.ask("SELECT 1", max(left, LOOK))
         except calls.CallFailed as failed:
+            # The last try has no time to learn why: what an earlier one has heard says more.
+            why = why if why and str(failed).endswith("timed out") else str(failed)
             if time.monotonic() + LOOK > deadline:
-                _fail(f"not within {units.written(timeout)}: {failed}")
+                _fail(f"not within {units.written(timeout)}: {why}")
             time.sleep(LOOK)
         else:
             return

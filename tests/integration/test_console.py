@@ -56,6 +56,7 @@ def test_psql_script_with_expanded_output_and_errors(desk: Guard, tmp_path: Path
     script = tmp_path / "script.sql"
     script.write_text("\\x\nSHOW POOLS;\nSHOW NONSENSE;\n\\conninfo\nSHOW VERSION \\gx\n")
     said = psql(desk, "-f", str(script))
+    assert "ERROR:  invalid command" in psql(desk, "-c", "\\d")
     assert re.search(r"-\[ RECORD 1 \].*\ndatabase +\| app\n", said)
     assert "invalid command 'SHOW NONSENSE', use SHOW HELP;" in said
     assert "version | guardproxy" in said
