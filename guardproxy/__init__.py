@@ -5,7 +5,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
 
     roof     __main__ cli app   argv and exit codes; composition root: start, reload, drain, stop
     third    net/               sockets and timers; carries out, never chooses
-                 streams        Twisted endpoints on the loop's own transports
+                 streams        Twisted endpoints on the loop's own transports; socketfile: the
+                                file of a Unix socket
                  client server  one connection each: HOT
                  pooler         where they meet: leases, orders, servers lost
                  entrance       the way in: doors, questions of a login, the welcome
@@ -22,6 +23,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  guard          what a window may see and ask for
                  console        what operators' statements mean; their tables (table): pgbouncer
                                 (also counted, averages), causes
+                 watcher        looks at PostgreSQL's own view; inquiry: asks for it; activity:
+                                whose each connection is, what cap follows, who is to be ended
     second   session/           sans-I/O: one client's conversation
                  session        chunks in, chunks and commands out: HOT; life: its state and what
                                 it counts; states: all there is of that, a table
@@ -39,11 +42,13 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  desk           an operator's conversation: sentences read, answers written
              pool/              sans-I/O: pool: servers by population; admission: cap and queue,
                                 who is asked to give way; orders: what it decides, round by round;
-                                pauses: where nobody gets a server; door: who may be in at all
+                                pauses: where nobody gets a server; surplus: who goes when the cap
+                                falls; door: who may be in at all
     first    wire/              sans-I/O: frames (HOT), messages, scram
     ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
              views              what people may see: frozen
-             settings           every setting with its default; config and its rooms read them
+             settings           every setting with its default (watching: the watcher's); kinds:
+                                how they are written; config and its rooms read them
              files life         what a configuration stands on; the phases from start to end
     apart    demo/              drives all this as a user would; knows nothing of the inside
 

@@ -12,6 +12,7 @@ import resource
 import signal
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__, files
@@ -21,7 +22,10 @@ from guardproxy.ops.gate import Gate
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
+    from guardproxy.ops.watcher import Asks, Watcher
     from guardproxy.ops.web import Web
+    from guardproxy.settings import Settings, Upstream
+    from guardproxy.watching import Watch
 
 STOPPED, CANNOT_LISTEN, CUT = 0, 3, 4
 """Exit codes; 1 is a wrong configuration, 2 wrong usage."""
@@ -76,6 +80,7 @@ class Application:
         self._service: GuardService | None = None
         self._amendments: dict[str, str] = {}  # set on the console; they outlive reloads
         self._web: Web | None = None
+        self._watcher: Watcher | None = None
 
     def run(self) -> int:
         from guardproxy.net import log, systemd
@@ -86,6 +91,7 @@ class Application:
         self._log = log.Log(wants=self._observer.wants)
         self._notifier = systemd.Notifier(os.environ, os.getpid())
         _raise_descriptor_limit()
+        _check_watch(settings)
         try:
             self._service = service = GuardService(settings, self._reactor, self._log)
             service.over.addCallback(self._stopped)
@@ -116,30 +122,48 @@ class Application:
     def _open_windows(self, service: GuardService) -> None:
         from guardproxy.net.looks import Looks
         from guardproxy.net.operations import Operations
+        from guardproxy.ops.watcher import Watcher, in_a_thread
         from guardproxy.ops.web import Web, Windows
 
-        settings = service.settings
-        service.pooler.totals.reloads = self._reloads
+        settings, pooler = service.settings, service.pooler
+        pooler.totals.reloads = self._reloads
+        looks, verbs, aside = Looks(pooler), Operations(pooler), in_a_thread(self._reactor)
+        self._watcher = Watcher(looks, pooler, self._log, self._reactor, aside, _inquiry)
+        self._watcher.take(settings)
         if settings.http.enabled:
-            looks, verbs = Looks(service.pooler), Operations(service.pooler)
             windows = Windows(looks, verbs, lambda: service.phase, self._quit, self._log)
-            self._web = Web(windows, settings, self._reactor)
+            shared = self._listen_too if settings.listen.reuse_port else None
+            self._web = Web(windows, settings, self._reactor, shared)
+
+    def _listen_too(self, port: int, factory: Any, backlog: int, host: str) -> Any:
+        """As the reactor's listenTCP, also where another guard listens."""
+        from guardproxy.net.streams import bind
+
+        with bind(host, port, reuse_port=True) as listener:
+            listener.listen(backlog)
+            listener.setblocking(False)
+            return self._reactor.adoptStreamPort(listener.fileno(), listener.family, factory)
 
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
         page = f", page {self._web.address}" if self._web else ""
         pool = service.settings.pool
+        cap = str(pool.max_server_connections)
+        if cap == "auto":
+            cap += f" (first {pool.first_cap})"
         print(  # noqa: T201 the one line for people and for those who start us
             f"guardproxy {__version__} listening on {where}, "
             f"upstream {service.pooler.upstream}, mode {pool.mode}, "
-            f"cap {pool.max_server_connections} server connections{page}",
+            f"cap {cap} server connections{page}",
             flush=True,
         )
 
-    # -- the supervisor ---------------------------------------------------------------------------
+    # -- its phases --------------------------------------------------------------------------------
 
     def _tell_phase(self, phase: Phase) -> None:
         assert self._service is not None
+        if phase is Phase.DRAINING and self._web and self._service.settings.listen.reuse_port:
+            self._web.leave()  # who asks shall see the guard that takes over
         if phase is Phase.SERVING:
             self._notifier.ready(f"serving, {self._service.pooler.upstream} behind")
         elif phase is not Phase.STOPPED:
@@ -189,30 +213,33 @@ class Application:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _terminate(self) -> None:
-        """SIGTERM: end soon; the second time, now."""
+        """SIGTERM: end, after the delay."""
+        assert self._service is not None
+        self._end(self._service.terminate)
+
+    def _interrupt(self) -> None:
+        """SIGINT: end; somebody sits there and waits."""
+        assert self._service is not None
+        self._end(self._service.drain)
+
+    def _end(self, begin: Callable[[], None]) -> None:
+        """The first signal begins it, any other cuts it short."""
         assert self._service is not None
         if self._told_to_stop:
             self._service.cut()
         else:
             self._told_to_stop = True
-            self._service.terminate()
+            begin()
 
     def _quit(self) -> None:
         """Told over HTTP: as one SIGTERM, however often."""
         assert self._service is not None
         self._reactor.callLater(LAST_WORD, self._service.terminate)
 
-    def _interrupt(self) -> None:
-        """SIGINT: begin to end; as the second signal, end now."""
-        assert self._service is not None
-        if self._told_to_stop:
-            self._service.cut()
-        else:
-            self._told_to_stop = True
-            self._service.drain()
-
     def _stopped(self, clean: bool) -> None:
         self._exit = STOPPED if clean else CUT
+        if self._watcher is not None:
+            self._watcher.stop()
         self._log.info("stopped", clean=clean)
         grace = 0.0 if clean else FORCED_GRACE
         self._reactor.callLater(grace, self._reactor.stop)
@@ -252,6 +279,7 @@ class Application:
         if self._service.phase is not Phase.SERVING:
             raise ConfigError([f"nothing is taken any more: the guard is {self._service.phase}"])
         old, new = self._loaded.settings, loaded.settings
+        _check_watch(new)
         if fixed := needs_restart(old, new):
             raise ConfigError([f"{key}: can only be changed by a restart" for key in fixed])
         try:
@@ -265,6 +293,8 @@ class Application:
         told = changes(old, new) + files.rewritten(old, new, self._files, found)
         self._loaded, self._files = loaded, found
         self._log.info("reloaded", what="; ".join(map(str, told)) or "nothing has changed")
+        if self._watcher is not None:
+            self._watcher.take(new)
         self._watch()
         return told
 
@@ -313,6 +343,23 @@ class Application:
             else:
                 self._refusal = None
         self._watch()
+
+
+def _inquiry(upstream: Upstream, watch: Watch) -> Asks:
+    """psycopg is loaded where it is wanted."""
+    from guardproxy.ops.inquiry import Inquiry
+
+    return Inquiry(upstream, watch)
+
+
+def _check_watch(settings: Settings) -> None:
+    """ConfigError where psycopg or the libpq it needs is missing."""
+    if settings.watch.user:
+        try:
+            import_module("guardproxy.ops.inquiry")
+        except ImportError as error:
+            said = f"{str(error).splitlines()[0]}; watching needs: pip install 'guardproxy[watch]'"
+            raise ConfigError([f"watch.user: {said}"]) from None
 
 
 def _raise_descriptor_limit() -> None:

@@ -24,6 +24,7 @@ Address = tuple[str, str | None]
 
 CONFIG_WRONG = 1
 PACKAGES_MISSING = 1
+CANNOT_APPLY = 1
 
 EXIT_CODES = """\b
 Exit codes:
@@ -57,6 +58,14 @@ Exit codes:
   1  it had one, or the demo's packages are missing
   2  the command line is wrong
   130  interrupted (Ctrl-C); nothing is left behind
+"""
+
+
+VIEW_EXIT_CODES = """\b
+Exit codes:
+  0  printed, or applied
+  1  PostgreSQL refused or could not be reached, or psycopg is missing
+  2  the command line is wrong
 """
 
 
@@ -228,6 +237,38 @@ def demo(upstream: str | None, keep: bool) -> None:
         click.echo(f"{error}; the demo needs: pip install 'guardproxy[demo]'", err=True)
         sys.exit(PACKAGES_MISSING)
     sys.exit(status)
+
+
+@cli.command(epilog=VIEW_EXIT_CODES)
+@click.option(
+    "--apply", metavar="DSN", help="Run it there, as a superuser, instead of printing it."
+)
+@click.option("--schema", default="guardproxy", show_default=True, help="Where it is made.")
+@click.option(
+    "--grant-to", multiple=True, metavar="ROLE", help="Who may look and end; may be repeated."
+)
+def install_view(apply: str | None, schema: str, grant_to: tuple[str, ...]) -> None:
+    """Print the SQL of a view of PostgreSQL's connections, and of a function that ends idle ones.
+
+    For Django's admin, or for anybody who may not see others in pg_stat_activity.
+    """
+    install = import_module("guardproxy.ops.install")
+    try:
+        sql = install.script(schema, grant_to)
+    except ValueError as wrong:
+        raise click.UsageError(str(wrong)) from None
+    if apply is None:
+        click.echo(sql, nl=False)
+        return
+    try:
+        install.apply(apply, sql)
+    except ImportError as error:
+        click.echo(f"{error}; --apply needs: pip install 'guardproxy[watch]'", err=True)
+        sys.exit(PACKAGES_MISSING)
+    except install.CannotApply as error:
+        click.echo(str(error), err=True)
+        sys.exit(CANNOT_APPLY)
+    click.echo(f"installed in schema {schema}")
 
 
 for _command in COMMANDS:

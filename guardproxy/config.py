@@ -290,13 +290,15 @@ def _inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str,
     yield from _tls_inconsistencies(settings)
     yield from _auth_inconsistencies(settings.auth)
     yield from _http_inconsistencies(settings.http)
+    yield from _watch_inconsistencies(settings)
     upstream, pool = settings.upstream, settings.pool
     hosts, ports = upstream.host.count(",") + 1, str(upstream.port).count(",") + 1
     if ports not in (1, hosts):
         said = f"has {ports} ports for {hosts} in upstream.host; give one for all, or one for each"
         yield ("upstream.host",), "upstream.port", said
-    if pool.min_server_connections > pool.max_server_connections:
-        said = f"{pool.min_server_connections} is more than the {pool.max_server_connections}"
+    cap = pool.max_server_connections
+    if not isinstance(cap, str) and pool.min_server_connections > cap:
+        said = f"{pool.min_server_connections} is more than the {cap}"
         said += " of pool.max_server_connections; lower it, or raise the cap"
         yield ("pool.max_server_connections",), "pool.min_server_connections", said
 
@@ -342,6 +344,22 @@ def _http_inconsistencies(http: Http) -> Iterator[tuple[tuple[str, ...], str, st
     involved = ("http.token", "http.token_file")
     if http.require_token and not (http.token or http.token_file):
         yield involved, "http.require_token", "needs http.token or http.token_file"
+
+
+def _watch_inconsistencies(settings: Settings) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    watch, ending = settings.watch, settings.watch.terminate_idle
+    involved = ("watch.user", "watch.interval", "watch.terminate_idle")
+    if settings.pool.max_server_connections == "auto" and not (watch.user and watch.interval):
+        said = "auto needs watch.user, who asks PostgreSQL, and a watch.interval"
+        yield involved, "pool.max_server_connections", said
+    for name in ("older_than", "idle_in_transaction"):
+        limit = getattr(ending, name)
+        if limit and not watch.user:
+            yield involved, f"watch.terminate_idle.{name}", "needs watch.user, who ends them"
+        elif limit and limit < 2 * watch.interval:
+            # Guards tell each other at each look which connections are theirs.
+            said = "is less than two of watch.interval; raise it, or look more often"
+            yield involved, f"watch.terminate_idle.{name}", said
 
 
 def changes(old: Settings, new: Settings) -> list[Change]:

@@ -34,6 +34,7 @@ class Reason(enum.Enum):
     SERVER_IDLE_TIMEOUT = "server_idle_timeout"
     SERVER_LIFETIME = "server_lifetime"
     EVICTED = "evicted"  # idle, and closed to make room for another pool
+    OVER_CAP = "over_cap"  # the cap, which follows PostgreSQL, has become smaller
     DIRTY = "dirty"  # its state is not known for certain, so nobody may have it
     DATABASE_DROPPED = "database_dropped"  # idle, and in the way of a DROP or CREATE DATABASE
     CLIENT_ENDED = "client_ended"  # it belonged to one client only

@@ -245,7 +245,19 @@ def token_in(path: str) -> str:
     return _contents(path).decode("ascii", "replace").strip()
 
 
+def _cap(leaf: Leaf, text: str) -> int | str:
+    if text != "auto" and not text.removeprefix("-").isdecimal():
+        raise ValueError(f"{shortened(text)} is wrong: it must be a whole number, or auto")
+    return "auto" if text == "auto" else int(_plain(leaf, text))
+
+
+def _secret(leaf: Leaf, text: str) -> Secret:
+    return Secret(_secret_text(text))
+
+
 _KINDS: dict[str, Callable[[Leaf, str], Any]] = {
+    "cap": _cap,
+    "secret": _secret,
     "duration": _duration,
     "file": _file,
     "directory": _directory,

@@ -8,51 +8,15 @@ from base64 import b64decode
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from guardproxy.kinds import Bound, Cap, Directory, Duration, File, Functions, Names, Port, Roles
+from guardproxy.kinds import Secret as Secret
 from guardproxy.units import seconds
-
-
-class Secret:
-    """A text that only `reveal()` shows: no repr, format, log or dump does."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Secret):
-            return NotImplemented
-        return compare_digest(self._text.encode(), other._text.encode())
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret is not to be copied out of the process")
-
-
-# How a field is written, where its type does not tell (config.py knows how to read each kind).
-Duration = Annotated[float, Meta(ge=0, extra={"kind": "duration"})]  # 0 is off
-Bound = Annotated[float, Meta(gt=0, extra={"kind": "duration"})]  # must end some time
-File = Annotated[str, Meta(extra={"kind": "file"})]
-Directory = Annotated[str, Meta(extra={"kind": "directory"})]
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Cap = Annotated[int, Meta(ge=1)]
-Functions = Annotated[tuple[str, ...], Meta(extra={"kind": "functions"})]
-Names = Annotated[tuple[str, ...], Meta(extra={"kind": "names"})]
-Roles = Annotated[tuple[str, ...], Meta(extra={"kind": "roles"})]
+from guardproxy.watching import Watch
 
 
 class ListenTls(Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,6 +138,10 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
     ] = seconds("15min")
 
 
+UNASKED_CAP = 5
+"""The cap while `auto` knows nothing yet: the smallest PostgreSQL for hire has 20 to 25 slots."""
+
+
 class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     # Clients far outnumber transactions; what a session cannot take along pins it.
     mode: Annotated[
@@ -185,7 +153,12 @@ class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "transaction"
     # PgBouncer's default_pool_size; four guards fit under PostgreSQL's max_connections of 100.
     max_server_connections: Annotated[
-        Cap, Meta(description="the cap: connections to PostgreSQL over all databases and users")
+        Cap | Literal["auto"],
+        Meta(
+            description="the cap: connections to PostgreSQL over all databases and users; `auto`"
+            " follows what PostgreSQL has left (needs `watch.user`)",
+            extra={"kind": "cap"},
+        ),
     ] = 20
     # PgBouncer's min_pool_size.
     min_server_connections: Annotated[
@@ -237,6 +210,12 @@ class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     max_waiting: Annotated[
         int, Meta(ge=0, description="when so many wait, the next gets FATAL 53300 at once")
     ] = 10_000
+
+    @property
+    def first_cap(self) -> int:
+        """The cap to begin with: where it is `auto`, until PostgreSQL has been asked."""
+        cap = self.max_server_connections
+        return UNASKED_CAP if isinstance(cap, str) else cap
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -376,14 +355,15 @@ class Match(Struct, frozen=True, forbid_unknown_fields=True):
 
     def fits(self, user: str, database: str, application_name: str, client_addr: str) -> bool:
         return (
-            _glob(self.user, user)
-            and _glob(self.database, database)
-            and _glob(self.application_name, application_name)
+            glob_fits(self.user, user)
+            and glob_fits(self.database, database)
+            and glob_fits(self.application_name, application_name)
             and (self.client_addr is None or address_fits(self.client_addr, client_addr))
         )
 
 
-def _glob(pattern: str | None, name: str) -> bool:
+def glob_fits(pattern: str | None, name: str) -> bool:
+    """Whether the name fits the shell glob; without one every name does."""
     return pattern is None or fnmatchcase(name, pattern)
 
 
@@ -445,6 +425,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
     console: Console = field(default_factory=Console)
     http: Http = field(default_factory=Http)
+    watch: Watch = field(default_factory=Watch)
     log: Log = field(default_factory=Log)
     reload: Reload = field(default_factory=Reload)
 

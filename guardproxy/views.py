@@ -6,9 +6,11 @@ monotonic clock; `Moment` makes dates and ages of them. Sizes are bytes, times a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from guardproxy.errors import Reason
 from guardproxy.stats import Counts, Tally
@@ -166,3 +168,81 @@ class Overview:
     reloads: Mapping[str, int]  # "ok" and "failed"
     endings: Mapping[tuple[str, Reason], int]  # by kind too: "client" or "server"
     errors: Mapping[str, int]  # ours to clients, by SQLSTATE; PostgreSQL's are with the timings
+
+
+class Origin(StrEnum):
+    """Whose a connection to PostgreSQL is."""
+
+    OURS = "ours"
+    GUARD = "guard"  # another guard's
+    WATCHER = "watcher"  # that of a guard: ours, or another's
+    DIRECT = "direct"  # it comes past the guard
+    REPLICATION = "replication"  # not counted in max_connections
+    BACKGROUND = "background"  # PostgreSQL's own, not counted either
+
+
+COUNTED = frozenset((Origin.OURS, Origin.GUARD, Origin.WATCHER, Origin.DIRECT))
+"""Those that take a slot of max_connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendView:
+    """One process of PostgreSQL, as pg_stat_activity has it."""
+
+    pid: int
+    origin: Origin
+    user: str
+    database: str
+    application_name: str
+    address: str  # "" over a Unix socket
+    port: int
+    state: str  # pg_stat_activity's word
+    age: float
+    state_age: float
+    transaction_age: float  # 0 outside one
+    wait: str  # type and name of what it waits for in PostgreSQL
+    blocked_by: tuple[int, ...]  # pids that hold the lock it waits for
+    statement: str  # the last or present one
+    superuser: bool
+    hidden: bool  # the watcher's role may not see its state
+    server: int | None  # of ours
+    client: int | None  # of ours, that it serves now
+    started: str  # these two as PostgreSQL writes them: to know it again
+    changed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """PostgreSQL's own view of its connections, joined with ours."""
+
+    at: float | None  # when it was taken (monotonic clock); None while there is none
+    failure: str  # why the last look brought none; "" if it did
+    source: str  # the address of PostgreSQL that was asked
+    version: int
+    max_connections: int
+    superuser_reserved: int
+    reserved: int  # reserved_connections, since PostgreSQL 16
+    backends: tuple[BackendView, ...]
+    room: int  # how many more an ordinary role can open
+    allowed: int  # the cap that `auto` would set on the strength of this
+
+    @property
+    def connections(self) -> int:
+        """How many slots of max_connections are taken."""
+        return sum(backend.origin in COUNTED for backend in self.backends)
+
+    def of(self, origin: Origin) -> int:
+        return sum(backend.origin is origin for backend in self.backends)
+
+    @property
+    def hidden(self) -> int:
+        return sum(backend.hidden for backend in self.backends)
+
+    @property
+    def blocked(self) -> int:
+        """How many wait for a lock that somebody else holds."""
+        return sum(bool(backend.blocked_by) for backend in self.backends)
+
+    def counts(self) -> dict[tuple[Origin, str], int]:
+        """Connections by origin and state."""
+        return dict(Counter((backend.origin, backend.state) for backend in self.backends))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +16,7 @@ from guardproxy.app import CUT, FORCED_GRACE, STOPPED, Application
 from guardproxy.config import ConfigError, Loaded, Pool, Reload, Settings
 from guardproxy.life import Manner, Phase
 from guardproxy.settings import Auth, Http, Listen, Secret, Upstream, UpstreamTls, User
+from guardproxy.watching import Watch
 
 
 class Notes:
@@ -272,6 +275,18 @@ def test_the_supervisor_hears_of_reloads_and_of_the_end() -> None:
     assert within > Settings().timeouts.shutdown_timeout
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_windows_go_with_the_doors_where_another_guard_has_them_too(shared: bool) -> None:
+    """Else they stay: that the guard is not ready must be seen."""
+    stage, web = Stage(), Notes()
+    stage.app._web = cast(Any, web)
+    stage.service.settings = Settings(listen=Listen(reuse_port=shared))
+    stage.app._tell_phase(Phase.TERMINATING)
+    assert web.calls == []
+    stage.app._tell_phase(Phase.DRAINING)
+    assert web.calls == ([("leave",)] if shared else [])
+
+
 def test_signs_of_life_come_from_the_loop() -> None:
     stage, clock = Stage(), Clock()
     stage.app._reactor = clock
@@ -343,3 +358,37 @@ def test_who_stops_the_guard_is_answered_first(
     assert delay == 0
     what(*arguments)
     assert stage.service.calls == [call]
+
+
+# -- the watcher ----------------------------------------------------------------------------------
+
+WATCHED = Settings(watch=Watch(user="watcher"))
+
+
+def test_a_watcher_without_psycopg_is_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "guardproxy.ops.inquiry", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    stage = Stage()
+    stage.reload(WATCHED)
+    assert stage.service.calls == []
+    ((event, problems),) = stage.log.named("error")
+    assert event == "reload_refused"
+    assert problems.endswith("watching needs: pip install 'guardproxy[watch]'")
+
+
+def test_the_watcher_takes_new_settings_and_ends_with_the_guard() -> None:
+    stage, watcher = Stage(), Notes()
+    stage.app._watcher = cast(Any, watcher)
+    stage.reload(WATCHED)
+    assert watcher.calls == [("take", WATCHED)]
+    stage.app._stopped(True)
+    assert watcher.named("stop") == [()]
+
+
+def test_psycopg_is_loaded_only_where_it_is_wanted() -> None:
+    """The guard's own modules do without."""
+    loaded = "import sys, guardproxy.ops.watcher, guardproxy.ops.install, guardproxy.ops.web"
+    code = f"{loaded}; sys.exit('psycopg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

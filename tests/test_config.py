@@ -1,6 +1,5 @@
 """From files, variables and flags to the settings in force, or to all that is wrong."""
 
-import json
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +22,6 @@ from guardproxy.config import (
     Settings,
     Upstream,
     User,
-    amended,
-    changeable,
     changes,
     describe,
     load,
@@ -108,6 +105,8 @@ def test_every_setting_can_be_set_by_a_variable(tmp_path: Path) -> None:
         "http.token_file": str(tmp_path / "token"),
         "http.require_token": "true",
         "http.quitquitquit": "true",
+        "watch.terminate_idle.older_than": "17s",
+        "watch.terminate_idle.idle_in_transaction": "17s",
     }
     (tmp_path / "token").write_text("fedcba9876543210\n")
     environ = {
@@ -128,8 +127,8 @@ def _other_value(key: str, pem: Path) -> str:
         return str(pem)
     if leaf.kind == "duration":
         return "7s"
-    if leaf.default is False:
-        return "true"
+    if isinstance(leaf.default, bool):
+        return "false" if leaf.default else "true"
     return leaf.choices[-1] if leaf.choices else "17"
 
 
@@ -188,7 +187,7 @@ timeouts: {shutdown_timeout: 1h:30}
     assert problems(file, text, environ, {"listen.port": "x"}) == [
         "listn: no such setting; did you mean listen?",
         "pool.query_wait_timeout: 20 has no unit; write 20s or 20ms",
-        "pool.max_server_connections: 'many' is wrong: it must be a whole number",
+        "pool.max_server_connections: 'many' is wrong: it must be a whole number, or auto",
         "pool.idle_session_timeout: no such setting; did you mean timeouts.idle_session_timeout?",
         "upstream: is a section; its settings stand below it, such as upstream.host",
         "limits.max_client_conections: no such setting; did you mean max_client_connections?",
@@ -308,6 +307,25 @@ USERS = "users: {asker: {password: x}}"
             "auth: {query: select $1, query_user: asker, " + USERS + "}",
             "auth.query: is of no use with auth.method password; leave it out",
         ),
+        (
+            "pool: {max_server_connections: auto}",
+            "pool.max_server_connections: auto needs watch.user, who asks PostgreSQL, and a"
+            " watch.interval",
+        ),
+        (
+            "{pool: {max_server_connections: auto}, watch: {user: watcher, interval: 0}}",
+            "pool.max_server_connections: auto needs watch.user, who asks PostgreSQL, and a"
+            " watch.interval",
+        ),
+        (
+            "watch: {terminate_idle: {older_than: 15min}}",
+            "watch.terminate_idle.older_than: needs watch.user, who ends them",
+        ),
+        (
+            "watch: {user: watcher, terminate_idle: {idle_in_transaction: 15s}}",
+            "watch.terminate_idle.idle_in_transaction: is less than two of watch.interval;"
+            " raise it, or look more often",
+        ),
     ],
 )
 def test_combinations_that_do_not_fit(file: Path, text: str, said: str) -> None:
@@ -326,6 +344,9 @@ def test_combinations_that_do_not_fit(file: Path, text: str, said: str) -> None:
         "pool: {max_server_connections: 4, min_server_connections: 4}",
         "auth: {method: scram-sha-256, " + USERS + "}",
         "auth: {method: scram-sha-256, query: select $1, query_user: asker, " + USERS + "}",
+        "{pool: {max_server_connections: auto, min_server_connections: 9}, watch: {user: w}}",
+        "watch: {user: w, interval: 0, terminate_idle: {older_than: 1s, dry_run: false}}",
+        "watch: {user: w, password: x, terminate_idle: {older_than: 20s, when: {idle: 3}}}",
     ],
 )
 def test_combinations_that_fit(file: Path, text: str) -> None:
@@ -433,47 +454,3 @@ def test_the_table_has_each_setting_with_its_default_and_meaning() -> None:
     assert table["`timeouts.idle_session_timeout`"][0] == "`15min`"
     assert table["`listen.tls.cert`"][0] == "none"
     assert table["`log.format`"][1].endswith(": `text`, `json`")
-
-
-# -- the console's SET ----------------------------------------------------------------------------
-
-
-def test_settings_are_amended_from_texts() -> None:
-    loaded = load(None, {}, {})
-    new = amended(loaded, {"timeouts.idle_session_timeout": "5min", "listen.tls.ca": ""})
-    assert new.settings.timeouts.idle_session_timeout == 300.0
-    assert new.origins["timeouts.idle_session_timeout"] == "SET"
-    assert loaded.origins["timeouts.idle_session_timeout"] == "default"
-
-
-@pytest.mark.parametrize(
-    ("key", "text", "problem"),
-    [
-        ("pool.mod", "x", "pool.mod: no such setting; did you mean pool.mode?"),
-        ("pool.max_server_connections", "0", "pool.max_server_connections: '0' is wrong"),
-        ("overrides", "[]", "overrides: is a mapping; change it in the file, and RELOAD"),
-        ("pool.min_server_connections", "99", "pool.min_server_connections: 99 is more than"),
-    ],
-)
-def test_or_refused_as_a_file_would_be(key: str, text: str, problem: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        amended(load(None, {}, {}), {key: text})
-    assert refused.value.problems[0].startswith(problem)
-
-
-def test_what_set_can_change() -> None:
-    assert changeable("pool.max_server_connections")
-    assert not any(map(changeable, ("pool.mode", "listen.port", "overrides", "no.such")))
-
-
-@pytest.mark.parametrize("text", ["ops, grafana", ["ops", "grafana"]])
-def test_console_users_are_a_list(text: object, tmp_path: Path) -> None:
-    file = tmp_path / "guardproxy.yaml"
-    file.write_text(json.dumps({"console": {"users": text}}))
-    assert load(file, {}, {}).settings.console.users == ("ops", "grafana")
-
-
-def test_a_users_name_has_no_space(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as refused:
-        load(None, {"GUARDPROXY_CONSOLE_USERS": "ops grafana"}, {})
-    assert "write names with commas between them" in refused.value.problems[0]

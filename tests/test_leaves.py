@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from guardproxy.leaves import LEAVES, SOCKET_DIRECTORY_MAX, items, read, text
-from guardproxy.settings import Settings
+from guardproxy.settings import Secret, Settings
 
 
 def reading(key: str, raw: object) -> tuple[Any, list[str]]:
@@ -39,6 +39,11 @@ def reading(key: str, raw: object) -> tuple[Any, list[str]]:
         ("pool.suspect_functions", None, ()),
         ("pool.suspect_functions", ["lock_all", "shop.Tenant$1"], ("lock_all", "shop.Tenant$1")),
         ("pool.suspect_functions", "lock_all, shop.tenant", ("lock_all", "shop.tenant")),
+        ("pool.max_server_connections", "auto", "auto"),
+        ("pool.max_server_connections", "7", 7),
+        ("watch.terminate_idle.dry_run", "false", False),
+        ("watch.terminate_idle.dry_run", "true", True),
+        ("watch.password", "hunter2", Secret("hunter2")),
     ],
 )
 def test_values(key: str, raw: object, value: object) -> None:
@@ -60,6 +65,12 @@ def test_values(key: str, raw: object, value: object) -> None:
         ("upstream.port", "5432,", "'' is not a port from 1 to 65535"),
         ("upstream.port", "5432,99999", "'99999' is not a port from 1 to 65535"),
         ("pool.max_server_connections", "0", "'0' is wrong: it must be a whole number >= 1"),
+        (
+            "pool.max_server_connections",
+            "many",
+            "'many' is wrong: it must be a whole number, or auto",
+        ),
+        ("watch.password", "hunter2\0", "has a NUL in it, which PostgreSQL cannot take"),
         ("pool.min_server_connections", "-1", "'-1' is wrong: it must be a whole number >= 0"),
         ("limits.max_client_connections", "0", "'0' is wrong: it must be a whole number >= 1"),
         (
@@ -160,3 +171,4 @@ def test_texts() -> None:
     assert text(900.0, "duration") == "15min"
     assert text(None) == text({}) == text(()) == "none"
     assert text("select\n  1") == "select 1"
+    assert text(Secret("hunter2"), "secret") == "***"

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands() -> list[str]:
@@ -70,6 +70,12 @@ def test_example_file(folder: Path) -> None:
     assert settings.limits_for("app", "app", "celery worker", "").idle_session_timeout == 0
 
 
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_file_loads(text: str, tmp_path: Path) -> None:
+    (tmp_path / "guardproxy.yaml").write_text(text)
+    load(tmp_path / "guardproxy.yaml", {}, {})
+
+
 @pytest.mark.parametrize("line", CHECKS)
 def test_check_config(line: str, folder: Path) -> None:
     with start(line, folder) as process:
@@ -90,14 +96,13 @@ def test_run(line: str, folder: Path) -> None:
 
 
 def test_every_command_is_known() -> None:
-    """What is not run here runs elsewhere: the demo in tests/demo, pytest in CI.
-
-    What operators do, in tests/integration/test_readme_console.py.
-    """
+    """What is not run here runs elsewhere: the demo in tests/demo, pytest in CI, install-view and
+    what operators do in tests/integration (test_install_view.py, test_readme_console.py)."""
     elsewhere = [line for line in commands() if line not in RUNS + CHECKS + OPERATES]
     assert [line.split(" && ")[-1] for line in elsewhere] == [
         ".venv/bin/guardproxy demo",
         ".venv/bin/pytest",
+        "guardproxy install-view --grant-to app --apply 'host=db user=postgres dbname=app'",
     ]
     ci = (ROOT / ".ci" / "run").read_text()
     for step in elsewhere[1].split(" && "):

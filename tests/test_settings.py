@@ -203,3 +203,9 @@ def test_a_verifier_of_postgresql_is_one() -> None:
 )
 def test_what_is_no_verifier(text: str) -> None:
     assert not is_scram_verifier(text)
+
+
+def test_a_cap_that_follows_begins_low() -> None:
+    assert Pool().first_cap == 20
+    assert Pool(max_server_connections=7).first_cap == 7
+    assert Pool(max_server_connections="auto").first_cap < 20

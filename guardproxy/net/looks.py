@@ -8,18 +8,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from guardproxy.net.client import Ends
 from guardproxy.net.janitor import idle_limit
-from guardproxy.net.people import pins_of, who
+from guardproxy.net.people import pins_of, shown, who
 from guardproxy.pool.pool import PoolName, Population
 from guardproxy.session.belongings import Pin
 from guardproxy.session.pins import PinReason
 from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import STATEMENT_PREFIX, Session
-from guardproxy.session.statement import redact, waiting_request
+from guardproxy.session.statement import waiting_request
 from guardproxy.session.states import State
 from guardproxy.settings import Settings
 from guardproxy.stats import Counts, Tally, Timings
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 
 _SHOWN_STATES = {state: state.value for state in State}  # an enum's value is slow to look up
 _NOTHING = Counts(0, 0, 0, 0, 0, 0.0, 0.0, 0.0)
-_shown = lru_cache(maxsize=4096)(redact)  # the same few statements, look after look
 
 
 @dataclass(slots=True)
@@ -81,7 +79,7 @@ class Looks:
         tally.add(pooler.totals)
         for client in pooler.clients.values():
             if client.session is not None and client.ended is None:
-                tally.add(client.session.counts())
+                tally.add(client.session)
         waiters = pooler.admission.waiters()
         return Overview(
             mode=pooler.settings.pool.mode,
@@ -141,17 +139,21 @@ class Looks:
             session, request = client.session, client.request
             if request is None or client.ended is not None:
                 continue
-            pool = found.setdefault(PoolName(request.database, request.user), _Tallied())
-            pool.clients[client.state.value] += 1
+            name = PoolName(request.database, request.user)
+            pool = found.get(name)
+            if pool is None:
+                pool = found[name] = _Tallied()
+            pool.clients[client.state] += 1
             pins = pins_of(session)
             if pins:
-                pool.pinned.update(reason.value for reason in pins)
                 pool.pinned_clients += 1
+            for reason in pins:
+                pool.pinned[reason.value] += 1
             if client.ticket is not None:
                 pool.waiting += 1
                 pool.waits_since = min(pool.waits_since, client.ticket.since)
             if session is not None:
-                pool.tally.add(session.counts())
+                pool.tally.add(session)
         return found
 
     def _pool(
@@ -165,7 +167,7 @@ class Looks:
         return PoolView(
             user=name.user,
             database=name.database,
-            clients={state.value: found.clients[state.value] for state in State},
+            clients={state.value: found.clients[state] for state in State},
             servers={population.value: populations[population.value] for population in Population},
             pinned=dict(found.pinned),
             pinned_clients=found.pinned_clients,
@@ -226,7 +228,7 @@ def _ends(client: ClientLink) -> Ends:
 
 def _last_statement(session: Session) -> str:
     waiting = waiting_request(session.backlog, STATEMENT_PREFIX) if session.backlog else b""
-    return _shown(waiting or session.last_request)
+    return shown(waiting or session.last_request)
 
 
 def _waits_for(client: ClientLink) -> str:

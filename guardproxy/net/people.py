@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from guardproxy.errors import GuardError, QueryWaitTimeout, UpstreamUnavailable
@@ -49,6 +49,10 @@ def describe(client: ClientLink, now: float, ending: bool = False) -> dict[str, 
         if pins_of(session):
             fields["pinned"] = " ".join(pins_of(session))
     return fields
+
+
+shown = lru_cache(maxsize=4096)(redact)
+"""A statement without its literals: the same few, look after look."""
 
 
 def pins_of(session: Session | None) -> Mapping[PinReason, Pin]:
@@ -105,8 +109,19 @@ def wait_error(pooler: Pooler, client: ClientLink, waited: float) -> GuardError:
     return QueryWaitTimeout(
         f"query_wait_timeout: no server was free for {waited:.1f} s",
         detail=_who_holds(pooler, failure),
-        hint="Raise pool.max_server_connections, or close idle clients earlier "
-        "(timeouts.idle_session_timeout).",
+        hint=_how_to_get_more(pooler),
+    )
+
+
+def _how_to_get_more(pooler: Pooler) -> str:
+    if pooler.settings.pool.max_server_connections == "auto":
+        return (
+            "PostgreSQL has no more to give (pool.max_server_connections is auto): end what comes "
+            "past the guard (watch.terminate_idle), or raise max_connections there."
+        )
+    return (
+        "Raise pool.max_server_connections, or close idle clients earlier "
+        "(timeouts.idle_session_timeout)."
     )
 
 

@@ -31,6 +31,7 @@ from guardproxy.net.streams import Clock
 from guardproxy.net.upstream import Upstream
 from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
+from guardproxy.pool.surplus import surplus
 from guardproxy.session.commands import Command, Evacuate
 from guardproxy.session.conversations import Credential
 from guardproxy.session.login import Request
@@ -89,7 +90,7 @@ class Pooler:
         self.client_tls = tls.for_clients(settings.listen.tls)
         pool = settings.pool
         self.admission: Admission[Holder] = Admission(
-            pool.max_server_connections,
+            pool.first_cap,
             pool.max_waiting,
             rule_caps(settings),
             attrgetter("idle_since") if pool.mode == "transaction" else None,
@@ -412,6 +413,18 @@ class Pooler:
                 orders += self.admission.top_up(account.pool, least, self.now())
         self.carry_out(orders)
 
+    @property
+    def cap(self) -> int:
+        return self.admission.cap
+
+    def fit(self, cap: int) -> None:
+        """This is the cap now: what is beyond it goes, at once or when next free; who waits and
+        fits under it is served."""
+        self.admission.cap = cap
+        for server in surplus(self.admission):
+            self.retire(self.links[server], Reason.OVER_CAP)
+        self.carry_out(self.admission.assign(self.now()))
+
     # -- reload -----------------------------------------------------------------------------------
 
     def take(
@@ -421,7 +434,8 @@ class Pooler:
         self.settings = settings
         self.upstream = upstream
         self.client_tls = client_tls
-        self.admission.cap = settings.pool.max_server_connections
+        if settings.pool.max_server_connections != "auto":  # else it stays till the next look
+            self.admission.cap = settings.pool.first_cap
         self.admission.max_waiting = settings.pool.max_waiting
         self.admission.rule_caps = rule_caps(settings)
         for client in self.clients.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -11,6 +12,8 @@ from guardproxy.life import Manner, Phase
 from guardproxy.settings import Settings
 from guardproxy.stats import Timings
 from guardproxy.views import (
+    Activity,
+    BackendView,
     ClientView,
     EndingView,
     Moment,
@@ -64,6 +67,47 @@ class Life(Protocol):
 
     def shutdown(self, manner: Manner | None) -> None:
         """End in this manner; None is at once. It begins when who asked has been answered."""
+
+
+class Valve(Protocol):
+    """The cap, where it is not a fixed number."""
+
+    @property
+    def cap(self) -> int: ...
+
+    def fit(self, cap: int) -> None:
+        """This is the cap now; what is beyond it goes, at once or when next free."""
+
+
+About = Callable[[], dict[str, object]]
+
+
+class Says(Protocol):
+    """The log."""
+
+    def info(self, event: str, about: About | None = None, **fields: object) -> None: ...
+
+    def warning(self, event: str, about: About | None = None, **fields: object) -> None: ...
+
+
+class Watching(Protocol):
+    """PostgreSQL's own view of its connections (watcher.py). None of it fails: views say why."""
+
+    def activity(self) -> Activity:
+        """The last view; what it counts can be taken from it at no cost."""
+
+    def look(self) -> Deferred[Activity]:
+        """A new one."""
+
+    def terminate_idle(
+        self, older_than: float | None = None, dry_run: bool | None = None
+    ) -> Deferred[tuple[BackendView, ...]]:
+        """End now who is idle past the guard for so long, whatever watch.terminate_idle.when says;
+        what is None is as in the settings. Fires with whom it has ended, or would have."""
+
+    @property
+    def ended(self) -> Mapping[str, int]:
+        """How many have been "terminated", and in a dry run "would_terminate", so far."""
 
 
 class Verbs(Protocol):

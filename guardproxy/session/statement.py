@@ -25,7 +25,8 @@ _TOKEN = re.compile(
       | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)
       | \.?\d[\w.]*
       )
-    | (?P<word> "(?:[^"]|"")*(?:"|\Z) | [a-zA-Z_\x80-\U0010ffff][\w$\x80-\U0010ffff]* )
+    | (?P<word> "(?:[^"]|"")*(?:"|\Z) | [a-zA-Z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*
+              | \$\d{1,5}(?![\w$]) )
     """,
     re.VERBOSE | re.DOTALL,
 )

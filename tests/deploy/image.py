@@ -99,6 +99,7 @@ def download(wheels: Path) -> None:
     """What pip will want in the image: what the guard needs, and what builds it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    needed += project["project"]["optional-dependencies"]["watch"]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels), *needed]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

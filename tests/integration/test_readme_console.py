@@ -16,9 +16,10 @@ from tests.integration.guard import ROOT, Guard
 from tests.integration.places import Place
 from tests.integration.postgres import Postgres
 from tests.integration.programs import programs
-from tests.test_readme import OPERATES, blocks
+from tests.test_readme import OPERATES, README, blocks
 
-STATEMENTS = [line for block in blocks("sql") for line in block.splitlines()]
+CONSOLE_SECTION = README.partition("### Look and act: the console")[2].partition("\n## ")[0]
+STATEMENTS = [line for block in blocks("sql", CONSOLE_SECTION) for line in block.splitlines()]
 
 
 @pytest.fixture

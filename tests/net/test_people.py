@@ -28,6 +28,15 @@ def test_who_waited_too_long_hears_who_holds_the_servers(stages: Stages) -> None
     assert "pool.max_server_connections" in said["H"]
 
 
+def test_where_the_cap_follows_postgresql_the_hint_does_not_say_raise_it(stages: Stages) -> None:
+    stage = stages(pool=Pool(max_server_connections="auto"))
+    stage.pooler.fit(1)
+    stage.client().query("BEGIN")
+    client = stage.client().query("SELECT 2")
+    stage.wait(20.5)
+    assert "PostgreSQL has no more to give" in client.refusal()["H"]
+
+
 def test_the_three_that_hold_longest_are_named(stages: Stages) -> None:
     stage = stages(pool=Pool(mode="session", max_server_connections=5))
     for number in range(5):

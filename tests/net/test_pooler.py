@@ -255,6 +255,44 @@ def test_a_lower_cap_takes_nothing_away_from_who_has_it(stages: Stages) -> None:
     stage.pooler.admission.cap = 3  # for the check at the end
 
 
+AUTO = Pool(max_server_connections="auto")
+
+
+def test_a_cap_that_follows_falls_at_once_as_far_as_servers_are_idle(stages: Stages) -> None:
+    stage = stages(pool=AUTO)
+    busy = stage.holder("BEGIN")
+    idle = [stage.holder() for _ in range(3)]
+    stage.pooler.fit(2)
+    stage.run()
+    assert stage.pooler.admission.servers == 2
+    assert stage.pooler.totals.endings[Reason.OVER_CAP] == 2
+    assert [client.ended for client in (busy, *idle)] == [None] * 4
+    stage.pooler.fit(1)
+    stage.run()
+    assert (busy.state, stage.pooler.admission.servers) == ("idle in transaction", 1)
+
+
+def test_and_serves_who_waits_when_it_rises(stages: Stages) -> None:
+    stage = stages(pool=AUTO)
+    stage.pooler.fit(1)
+    stage.holder("BEGIN")
+    second = stage.client().query("SELECT 2")
+    assert second.state == "waiting"
+    stage.pooler.fit(2)
+    stage.run()
+    assert second.state == "idle"
+
+
+def test_a_reload_leaves_a_cap_that_follows_where_it_is(stages: Stages) -> None:
+    stage = stages(pool=AUTO)
+    assert stage.pooler.admission.cap == AUTO.first_cap
+    stage.pooler.fit(11)
+    reload(stage, pool=AUTO)
+    assert stage.pooler.admission.cap == 11
+    reload(stage, pool=Pool(max_server_connections=3))
+    assert stage.pooler.admission.cap == 3
+
+
 # -- the bytes of a session ------------------------------------------------------------------------
 
 

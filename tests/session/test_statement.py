@@ -12,7 +12,7 @@ from tests.session.transcript import said
     ("text", "shown"),
     [
         ("SELECT 1", "SELECT ?"),
-        ("SELECT * FROM t WHERE id = $1", "SELECT * FROM t WHERE id = $?"),
+        ("SELECT * FROM t WHERE id = $1", "SELECT * FROM t WHERE id = $1"),
         ("SELECT  a,\n\t b1\n FROM t2", "SELECT a, b1 FROM t2"),
         ("SELECT 'it''s', x", "SELECT ?, x"),
         (r"SELECT E'a\'b', x", "SELECT ?, x"),
