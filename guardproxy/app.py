@@ -129,7 +129,9 @@ class Application:
         self._watcher = Watcher(looks, pooler, self._log, self._reactor, aside, _inquiry)
         self._watcher.take(settings)
         if settings.http.enabled:
-            windows = Windows(looks, verbs, lambda: service.phase, self._quit, self._log)
+            windows = Windows(
+                looks, verbs, self._watcher, lambda: service.phase, self._quit, self._log
+            )
             self._web = Web(windows, settings, self._reactor)
 
     def _announce(self, service: GuardService) -> None:

@@ -11,10 +11,20 @@ from itertools import chain
 from typing import Any
 
 from guardproxy import __version__
+from guardproxy.ops.activity import NOTHING
 from guardproxy.ops.guard import Looks
 from guardproxy.ops.history import use
 from guardproxy.ops.verdict import verdict
-from guardproxy.views import ClientView, EndingView, Moment, PoolView, ServerView
+from guardproxy.views import (
+    Activity,
+    BackendView,
+    ClientView,
+    EndingView,
+    Moment,
+    Origin,
+    PoolView,
+    ServerView,
+)
 
 ROWS = 200
 """Rows of one table at most; what matters most comes first."""
@@ -58,7 +68,7 @@ class Wish:
         )
 
 
-def state(looks: Looks, phase: str, can_act: bool, wish: Wish) -> Row:
+def state(looks: Looks, phase: str, can_act: bool, wish: Wish, activity: Activity = NOTHING) -> Row:
     """How things stand, and one table."""
     seen, now, pools = looks.overview(), looks.moment(), looks.pools()
     servers = looks.servers()
@@ -76,13 +86,14 @@ def state(looks: Looks, phase: str, can_act: bool, wish: Wish) -> Row:
             "servers": seen.servers,
             "pools": len(pools),
             "endings": sum(seen.endings.values()),
+            "backends": activity.connections,
         },
         "queries": seen.tally.queries,
         **{
             name: getattr(seen, name)
             for name in ("mode", "upstream", "cap", "waiting", "longest_wait", "at_the_door")
         },
-        "table": TABLES[wish.table](looks, now).shown(wish),
+        "table": TABLES[wish.table](looks, now, activity).shown(wish),
     }
 
 
@@ -123,7 +134,7 @@ def _age(now: Moment, since: float) -> float:
     return round(now.age(since), 1)
 
 
-def _clients(looks: Looks, now: Moment) -> Table:
+def _clients(looks: Looks, now: Moment, _: Activity) -> Table:
     rows = [_client(view, now) for view in looks.clients()]
     rows.sort(key=lambda row: (_URGENCY.index(_urgency(row)), -row["for"]))
     return Table("clients", rows)
@@ -160,11 +171,14 @@ def _client(view: ClientView, now: Moment) -> Row:
 def _whence(view: ClientView) -> str:
     if view.pid is not None:
         return f"pid {view.pid} {view.command}".strip()
-    host = f"[{view.address}]" if ":" in view.address else view.address
-    return f"{host}:{view.port}"
+    return _place(view.address, view.port)
 
 
-def _servers(looks: Looks, now: Moment) -> Table:
+def _place(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _servers(looks: Looks, now: Moment, _: Activity) -> Table:
     return Table("servers", [_server(view, now) for view in looks.servers()])
 
 
@@ -187,7 +201,7 @@ def _server(view: ServerView, now: Moment) -> Row:
     }
 
 
-def _pools(looks: Looks, now: Moment) -> Table:
+def _pools(looks: Looks, now: Moment, _: Activity) -> Table:
     pools = sorted(looks.pools(), key=lambda pool: (-pool.waiting, -sum(pool.servers.values())))
     return Table("pools", [_pool(view) for view in pools])
 
@@ -216,7 +230,7 @@ _POLITE = ("client_left", "server_idle_timeout", "server_lifetime")
 """Reasons for which nobody gets up: shown after all others."""
 
 
-def _endings(looks: Looks, now: Moment) -> Table:
+def _endings(looks: Looks, now: Moment, _: Activity) -> Table:
     """Those somebody may want to know of first."""
     views = looks.endings()
     polite = (view for view in views if view.reason.value in _POLITE)
@@ -242,9 +256,47 @@ def _ending(view: EndingView, now: Moment) -> Row:
     }
 
 
-TABLES: Mapping[str, Callable[[Looks, Moment], Table]] = {
+def _backends(looks: Looks, now: Moment, activity: Activity) -> Table:
+    """Who holds others up, who waits for them, who comes past the guard, the rest; in each the
+    longest first. PostgreSQL's own processes only where they matter."""
+    blockers = {pid for backend in activity.backends for pid in backend.blocked_by}
+
+    def urgency(view: BackendView) -> tuple[bool, bool, bool, float]:
+        direct = view.origin is Origin.DIRECT
+        return view.pid not in blockers, not view.blocked_by, not direct, -view.state_age
+
+    shown = [
+        view
+        for view in activity.backends
+        if view.origin is not Origin.BACKGROUND or view.blocked_by or view.pid in blockers
+    ]
+    return Table("backends", [_backend(view) for view in sorted(shown, key=urgency)])
+
+
+def _backend(view: BackendView) -> Row:
+    return {
+        "pid": view.pid,
+        "origin": view.origin.value,
+        "user": view.user,
+        "database": view.database,
+        "application": view.application_name,
+        "from": _place(view.address, view.port) if view.address else "",
+        "state": "hidden" if view.hidden else view.state,
+        "for": round(view.state_age, 1),
+        "transaction": round(view.transaction_age, 1) or None,
+        "wait": view.wait,
+        "blocked_by": ", ".join(map(str, view.blocked_by)),
+        "statement": view.statement,
+        "server": view.server,
+        "client": view.client,
+        "age": round(view.age, 1),
+    }
+
+
+TABLES: Mapping[str, Callable[[Looks, Moment, Activity], Table]] = {
     "clients": _clients,
     "servers": _servers,
     "pools": _pools,
     "endings": _endings,
+    "backends": _backends,
 }

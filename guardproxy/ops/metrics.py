@@ -22,9 +22,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from guardproxy import __version__
-from guardproxy.ops.guard import Looks
+from guardproxy.ops.guard import Looks, Watching
 from guardproxy.stats import BOUNDS, OTHER, Histogram, Tally
-from guardproxy.views import Overview, PoolView
+from guardproxy.views import Activity, Overview, PoolView
 from guardproxy.wire import frames
 
 MAX_POOLS = 100
@@ -60,10 +60,12 @@ _TIMES = {
 }
 
 
-def registry(looks: Looks) -> CollectorRegistry:
+def registry(looks: Looks, watching: Watching | None = None) -> CollectorRegistry:
     """Everything there is to scrape, apart from Prometheus' global one."""
     own = CollectorRegistry()
     own.register(GuardCollector(looks))
+    if watching is not None:
+        own.register(WatchCollector(watching))
     ProcessCollector(registry=own)
     PlatformCollector(registry=own)
     return own
@@ -129,6 +131,66 @@ class GuardCollector(Collector):
             own = name if name in self._named else (OTHER, OTHER)
             sums.setdefault(own, _Sum()).add(pool)
         return sums
+
+
+class WatchCollector(Collector):
+    """PostgreSQL's own view, as it was seen last; nothing while nobody looks."""
+
+    def __init__(self, watching: Watching) -> None:
+        self._watching = watching
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._watching.activity()
+        if seen.at is None and not seen.failure:
+            return
+        up = float(not seen.failure)
+        yield _gauge("watch_up", "1 while PostgreSQL's own view can be had.", up)
+        ended = CounterMetricFamily(
+            "guardproxy_terminated",
+            "Idle connections past the guard that were ended, or would have been.",
+            labels=["dry_run"],
+        )
+        for event, dry_run in (("terminated", "false"), ("would_terminate", "true")):
+            ended.add_metric([dry_run], self._watching.ended.get(event, 0))
+        yield ended
+        if seen.at is not None:
+            yield from _postgresql(seen)
+
+
+def _postgresql(seen: Activity) -> Iterator[Metric]:
+    """Labels come from PostgreSQL's own words: origins and states, a few dozen at most."""
+    labels = ["origin", "state"]
+    connections = GaugeMetricFamily(
+        "guardproxy_postgresql_connections",
+        "PostgreSQL's processes, by whose they are: ours, guard (another one's), watcher, direct "
+        "(past the guard), replication, background.",
+        labels=labels,
+    )
+    longest = GaugeMetricFamily(
+        "guardproxy_postgresql_longest_seconds",
+        "Seconds the first of them has been in this state.",
+        labels=labels,
+    )
+    ages: dict[tuple[str, str], list[float]] = {}
+    for backend in seen.backends:
+        state = "hidden" if backend.hidden else backend.state
+        ages.setdefault((backend.origin.value, state), []).append(backend.state_age)
+    for key, lasted in ages.items():
+        connections.add_metric(key, len(lasted))
+        longest.add_metric(key, max(lasted))
+    yield from (connections, longest)
+    yield _gauge(
+        "postgresql_connections_max", "PostgreSQL's max_connections.", seen.max_connections
+    )
+    yield _gauge(
+        "postgresql_room", "How many more connections an ordinary role can make.", seen.room
+    )
+    yield _gauge(
+        "postgresql_blocked", "How many wait for a lock that somebody else holds.", seen.blocked
+    )
 
 
 def _name(pool: PoolView) -> Name:

@@ -27,7 +27,7 @@ from guardproxy.errors import Declined
 from guardproxy.ops import documents, metrics
 from guardproxy.ops.documents import Wish
 from guardproxy.ops.gate import Gate, is_loopback
-from guardproxy.ops.guard import Looks, Verbs
+from guardproxy.ops.guard import Looks, Verbs, Watching
 from guardproxy.ops.history import INTERVAL, History
 from guardproxy.settings import Http, Settings
 
@@ -146,6 +146,7 @@ class Windows(Resource):
         self,
         looks: Looks,
         verbs: Verbs,
+        watching: Watching,
         phase: Callable[[], str],
         stop: Callable[[], None],
         log: Log,
@@ -153,10 +154,11 @@ class Windows(Resource):
         super().__init__()
         self._looks = looks
         self._verbs = verbs
+        self._watching = watching
         self._phase = phase
         self._stop = stop
         self._log = log
-        self._registry = metrics.registry(looks)
+        self._registry = metrics.registry(looks, watching)
         self.history = History(looks)
         self.take(looks.settings.http, Gate(looks.settings.http))
         folder = resources.files("guardproxy.ops") / "page"
@@ -258,7 +260,8 @@ class Windows(Resource):
     def _state(self, request: Request) -> bytes:
         self._may_read(request)
         wish = Wish.read(_query(request))
-        shown = documents.state(self._looks, self._phase(), self._gate.can_act, wish)
+        activity = self._watching.activity()
+        shown = documents.state(self._looks, self._phase(), self._gate.can_act, wish, activity)
         return _json(request, shown)
 
     def _past(self, request: Request) -> bytes:

@@ -17,6 +17,7 @@ from tests.integration.conftest import NewGuard
 from tests.integration.postgres import Postgres
 from tests.integration.waiting import eventually
 from tests.integration.watching import WATCH, asks, look_thrice, prepare
+from tests.integration.windows import Windows
 
 
 @pytest.fixture(scope="module", params=["system", "embedded"])
@@ -166,6 +167,26 @@ def test_a_wrong_password_is_said_and_not_shown(old: Postgres) -> None:
     with pytest.raises(Unanswered, match="password authentication failed") as refused:
         asks(old, password="hunter2").look(frozenset())
     assert "hunter2" not in str(refused.value)
+
+
+def test_windows_show_who_comes_past_the_guard(guard: NewGuard, old: Postgres) -> None:
+    running = guard(old, watch=WATCH)
+    windows = Windows(running)
+    with running.connect() as ours, old.connect("bob", application_name="cron") as direct:
+        ours.execute("select 1")
+        direct.execute("select 'secret'")
+
+        def seen() -> dict[int, Any]:
+            return {row["pid"]: row for row in windows.rows("backends")}
+
+        eventually(lambda: len(seen()) >= 3, why="a look since")
+        row = seen()[direct.info.backend_pid]
+        assert (row["origin"], row["user"], row["application"]) == ("direct", "bob", "cron")
+        assert (row["state"], row["statement"]) == ("idle", "select ?")
+        (served,) = [row for row in seen().values() if row["origin"] == "ours"]
+        assert served["client"] == windows.rows("clients")[0]["id"]
+        idle = {"origin": "direct", "state": "idle"}
+        assert windows.metric("postgresql_connections", **idle) == 1
 
 
 # -- who is ended ----------------------------------------------------------------------------------

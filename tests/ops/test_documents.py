@@ -8,17 +8,21 @@ from typing import Any
 import pytest
 
 from guardproxy.errors import Reason
+from guardproxy.ops.activity import NOTHING
 from guardproxy.ops.documents import FILTER_MAX, ROWS, Wish, state
+from guardproxy.views import Activity
 from tests.ops.looks import Guard, client, ending, pin, pool, server
+from tests.ops.rows import activity, hidden, row
+from tests.ops.rows import server as own
 
 
-def shown(guard: Guard, **query: str) -> dict[str, Any]:
-    tree = state(guard, "serving", True, Wish.read(query))
+def shown(guard: Guard, activity: Activity = NOTHING, **query: str) -> dict[str, Any]:
+    tree = state(guard, "serving", True, Wish.read(query), activity)
     return dict(json.loads(json.dumps(tree)))
 
 
 def ids(guard: Guard, **query: str) -> list[int]:
-    return [row["id"] for row in shown(guard, **query)["table"]["rows"]]
+    return [row["id"] for row in shown(guard, NOTHING, **query)["table"]["rows"]]
 
 
 def test_the_whole() -> None:
@@ -26,7 +30,7 @@ def test_the_whole() -> None:
     told = shown(guard)
     assert told["verdict"]["level"] == "calm"
     assert told["use"]["spare"] == 1
-    assert told["counts"] == {"clients": 1, "servers": 1, "pools": 1, "endings": 0}
+    assert told["counts"] == {"clients": 1, "servers": 1, "pools": 1, "endings": 0, "backends": 0}
     assert (told["cap"], told["mode"], told["phase"], told["uptime"]) == (
         20,
         "transaction",
@@ -130,3 +134,24 @@ def test_a_wish_that_makes_no_sense_is_the_default() -> None:
     assert Wish.read({"table": "secrets", "text": "x" * 1000, "down": "yes"}) == Wish(
         text="x" * FILTER_MAX
     )
+
+
+def test_of_postgresqls_processes_those_that_hold_others_up_come_first() -> None:
+    seen = activity(
+        row(11),
+        row(12, state_age=5.0),
+        row(13, state_age=50.0),
+        row(14, blocked_by=(15,), wait="Lock tuple"),
+        row(15, backend_type="autovacuum worker"),
+        row(16, backend_type="checkpointer", user="", database=""),
+        hidden(17, state_age=None),
+        servers=(own(11),),
+    )
+    told = shown(Guard(), seen, table="backends")
+    assert told["counts"]["backends"] == 5
+    rows = told["table"]["rows"]
+    assert [one["pid"] for one in rows] == [15, 14, 13, 12, 17, 11]
+    assert (rows[1]["blocked_by"], rows[1]["wait"]) == ("15", "Lock tuple")
+    assert (rows[2]["origin"], rows[2]["from"]) == ("direct", "10.0.0.1:50013")
+    assert (rows[4]["state"], rows[4]["from"]) == ("hidden", "")
+    assert (rows[5]["origin"], rows[5]["client"]) == ("ours", 7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,16 +15,18 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from guardproxy.errors import Reason
+from guardproxy.ops.activity import NOTHING
 from guardproxy.ops.metrics import MAX_POOLS, GuardCollector, registry
 from guardproxy.stats import Tally
 from guardproxy.views import PoolView
 from tests.ops.looks import Guard, pool
+from tests.ops.rows import Watched, activity, hidden, row, server
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def scraped(guard: Guard) -> Samples:
-    text = generate_latest(registry(guard)).decode()
+def scraped(guard: Guard, watched: Watched | None = None) -> Samples:
+    text = generate_latest(registry(guard, watched)).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in parsed(text)
@@ -154,3 +157,40 @@ def test_a_pool_that_is_called_other_has_no_series_twice() -> None:
     guard = Guard(all_pools=[pool("other", "other", tally=Tally(queries=1)), *many(0, 150)])
     found = _queries(GuardCollector(guard))
     assert found["other", "other"] == 52
+
+
+# -- PostgreSQL's own view -------------------------------------------------------------------------
+
+
+def test_postgresqls_connections_by_whose_they_are() -> None:
+    seen = activity(
+        row(11, state_age=5.0),
+        row(12, state_age=70.0),
+        row(13, state_age=60.0),
+        hidden(14),
+        row(15, state="active", blocked_by=(11,)),
+        servers=(server(11),),
+    )
+    samples = scraped(Guard(), Watched(seen, Counter(terminated=3)))
+    connections = "postgresql_connections"
+    assert of(samples, connections, origin="ours", state="idle") == 1
+    assert of(samples, connections, origin="direct", state="idle") == 2
+    assert of(samples, connections, origin="direct", state="hidden") == 1
+    assert of(samples, "postgresql_longest_seconds", origin="direct", state="idle") == 70.0
+    assert of(samples, "postgresql_connections_max") == 20
+    assert of(samples, "postgresql_room") == 17 - 5
+    assert of(samples, "postgresql_blocked") == 1
+    assert of(samples, "watch_up") == 1
+    assert of(samples, "terminated_total", dry_run="false") == 3
+    assert of(samples, "terminated_total", dry_run="true") == 0
+
+
+def test_nothing_is_said_of_it_while_nobody_looks() -> None:
+    assert not [name for name, _ in scraped(Guard(), Watched()) if "postgresql" in name]
+    assert not [name for name, _ in scraped(Guard(), Watched()) if "watch" in name]
+
+
+def test_that_it_cannot_be_had_is_said() -> None:
+    samples = scraped(Guard(), Watched(replace(NOTHING, failure="connection refused")))
+    assert of(samples, "watch_up") == 0
+    assert not [name for name, _ in samples if "postgresql" in name]

@@ -17,6 +17,7 @@ from guardproxy.ops.history import INTERVAL
 from guardproxy.ops.web import HEADERS, IDLE_TIMEOUT, MAX_BODY, MAX_CONNECTIONS, Web, Windows
 from guardproxy.settings import Http, Secret, Settings
 from tests.ops.looks import Guard, client
+from tests.ops.rows import Watched
 
 TOKEN = "0123456789abcdef"
 OURS = {"Host": "127.0.0.1:6433"}
@@ -48,7 +49,9 @@ class House:
     def __post_init__(self) -> None:
         self.reactor = MemoryReactorClock()
         self.guard = Guard(Settings(http=self.http), all_clients=[client(7)])
-        self.windows = Windows(self.guard, cast(Any, self), lambda: self.phase, self._stop, self)
+        self.windows = Windows(
+            self.guard, cast(Any, self), Watched(), lambda: self.phase, self._stop, self
+        )
         self.web = Web(self.windows, self.guard.settings, self.reactor)
         self.site: Any = self.reactor.tcpServers[0][1]
 
