@@ -5,7 +5,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
 
     roof     __main__ cli app   argv and exit codes; composition root: start, reload, drain, stop
     third    net/               sockets and timers; carries out, never chooses
-                 streams        Twisted endpoints on the loop's own transports
+                 streams        Twisted endpoints on the loop's own transports; socketfile: the
+                                file of a Unix socket
                  client server  one connection each: HOT
                  pooler         where they meet: leases, orders, servers lost
                  entrance       the way in: doors, questions of a login, the welcome

@@ -132,7 +132,17 @@ class Application:
             windows = Windows(
                 looks, verbs, self._watcher, lambda: service.phase, self._quit, self._log
             )
-            self._web = Web(windows, settings, self._reactor)
+            shared = self._listen_too if settings.listen.reuse_port else None
+            self._web = Web(windows, settings, self._reactor, shared)
+
+    def _listen_too(self, port: int, factory: Any, backlog: int, host: str) -> Any:
+        """As the reactor's listenTCP, also where another guard listens."""
+        from guardproxy.net.streams import bind
+
+        with bind(host, port, reuse_port=True) as listener:
+            listener.listen(backlog)
+            listener.setblocking(False)
+            return self._reactor.adoptStreamPort(listener.fileno(), listener.family, factory)
 
     def _announce(self, service: GuardService) -> None:
         where = " and ".join(service.addresses())
@@ -148,10 +158,12 @@ class Application:
             flush=True,
         )
 
-    # -- the supervisor ---------------------------------------------------------------------------
+    # -- its phases --------------------------------------------------------------------------------
 
     def _tell_phase(self, phase: Phase) -> None:
         assert self._service is not None
+        if phase is Phase.DRAINING and self._web and self._service.settings.listen.reuse_port:
+            self._web.leave()  # who asks shall see the guard that takes over
         if phase is Phase.SERVING:
             self._notifier.ready(f"serving, {self._service.pooler.upstream} behind")
         elif phase is not Phase.STOPPED:
@@ -173,27 +185,28 @@ class Application:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _terminate(self) -> None:
-        """SIGTERM: end soon; the second time, now."""
+        """SIGTERM: end, after the delay."""
+        assert self._service is not None
+        self._end(self._service.terminate)
+
+    def _interrupt(self) -> None:
+        """SIGINT: end; somebody sits there and waits."""
+        assert self._service is not None
+        self._end(self._service.drain)
+
+    def _end(self, begin: Callable[[], None]) -> None:
+        """The first signal begins it, any other cuts it short."""
         assert self._service is not None
         if self._told_to_stop:
             self._service.cut()
         else:
             self._told_to_stop = True
-            self._service.terminate()
+            begin()
 
     def _quit(self) -> None:
         """Told over HTTP: as one SIGTERM, however often."""
         assert self._service is not None
         self._reactor.callLater(LAST_WORD, self._service.terminate)
-
-    def _interrupt(self) -> None:
-        """SIGINT: begin to end; as the second signal, end now."""
-        assert self._service is not None
-        if self._told_to_stop:
-            self._service.cut()
-        else:
-            self._told_to_stop = True
-            self._service.drain()
 
     def _stopped(self, clean: bool) -> None:
         self._exit = STOPPED if clean else CUT

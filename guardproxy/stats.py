@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Protocol
 
 from guardproxy.errors import Reason
 
@@ -27,6 +28,34 @@ class Counts:
     wait_time: float
     active_time: float
     transaction_time: float
+
+
+class Counted(Protocol):
+    """Whoever counts as sessions do: they, their Counts, a Tally."""
+
+    @property
+    def queries(self) -> int: ...
+
+    @property
+    def transactions(self) -> int: ...
+
+    @property
+    def received(self) -> int: ...
+
+    @property
+    def sent(self) -> int: ...
+
+    @property
+    def waits(self) -> int: ...
+
+    @property
+    def wait_time(self) -> float: ...
+
+    @property
+    def active_time(self) -> float: ...
+
+    @property
+    def transaction_time(self) -> float: ...
 
 
 @dataclass(slots=True)
@@ -46,7 +75,7 @@ class Tally:
     active_time: float = 0.0
     transaction_time: float = 0.0
 
-    def add(self, counts: Counts | Tally) -> None:
+    def add(self, counts: Counted) -> None:
         """Those of one more session, or of one more pool."""
         self.queries += counts.queries
         self.transactions += counts.transactions

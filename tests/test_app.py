@@ -275,6 +275,18 @@ def test_the_supervisor_hears_of_reloads_and_of_the_end() -> None:
     assert within > Settings().timeouts.shutdown_timeout
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_windows_go_with_the_doors_where_another_guard_has_them_too(shared: bool) -> None:
+    """Else they stay: that the guard is not ready must be seen."""
+    stage, web = Stage(), Notes()
+    stage.app._web = cast(Any, web)
+    stage.service.settings = Settings(listen=Listen(reuse_port=shared))
+    stage.app._tell_phase(Phase.TERMINATING)
+    assert web.calls == []
+    stage.app._tell_phase(Phase.DRAINING)
+    assert web.calls == ([("leave",)] if shared else [])
+
+
 def test_signs_of_life_come_from_the_loop() -> None:
     stage, clock = Stage(), Clock()
     stage.app._reactor = clock

@@ -303,9 +303,10 @@ class ClientLink(TwistedProtocol):
     @property
     def resting_since(self) -> float | None:
         """Since when it has nothing under way and waits for nothing of ours; None if it does."""
-        if self.session is None:
+        session = self.session
+        if session is None:
             return None if self._pending is not None else self.opened_at
-        return self.session.since if self.session.state in _AT_REST else None
+        return session.since if session.state in _AT_REST and not session.halfway else None
 
     def offered(self, server: ServerLink) -> bool:
         """A server for this client's ticket; False if it does not want it any more."""

@@ -3,12 +3,14 @@
 Whoever was accepted is served. A client is not ended the moment it is idle, for it is also idle
 between its login and its first query, and between two queries of one page view: at first it must
 have been at rest for a while. That while shrinks, and in the last third of `shutdown_timeout` any
-idle moment will do.
+idle moment will do. The best moment of all is a health check, for whoever sends one connects again
+if it fails, and nothing is lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
@@ -19,11 +21,14 @@ from guardproxy.net.client import ClientLink
 from guardproxy.net.pooler import Pooler
 from guardproxy.net.streams import StreamPort, Timer
 from guardproxy.pool.pool import Population
+from guardproxy.wire import messages
 
 LOOK = 0.05
 """Seconds between looks at who has come to rest."""
 REST = 1.0
 """Seconds of rest that are taken for the end of a page view: longer than most pauses within one."""
+HEALTH_CHECKS = frozenset(map(messages.query, ("SELECT 1", "")))
+"""Those of Django (CONN_HEALTH_CHECKS) and SQLAlchemy, and of psycopg's pool."""
 PATIENT = 2 / 3
 """Of shutdown_timeout: the time in which the rest asked for shrinks to nothing."""
 
@@ -43,6 +48,7 @@ class Drain:
         self._looking = LoopingCall(self._look)
         self._looking.clock = pooler.clock  # type: ignore[assignment]
         self._deadline: Timer | None = None
+        self._overheard: set[ClientLink] = set()
 
     def begin(self, manner: Manner) -> None:
         """End so from now on. A more patient manner than before changes nothing."""
@@ -77,14 +83,25 @@ class Drain:
     def _look(self) -> None:
         pooler = self._pooler
         for client in list(pooler.clients.values()):
-            if client.ended is None and self._may_end(client):
-                client.end(_shutting_down())
+            if client.ended is None:
+                if self._may_end(client, self._rest()):
+                    client.end(_shutting_down())
+                elif client.session is not None and client not in self._overheard:
+                    self._overheard.add(client)
+                    client.transport.divert(partial(self._overhear, client))
         if not pooler.clients and not any(port.arriving for port in self._ports):
             self._close_servers()
             if not pooler.links:
                 self._finish(clean=True)
 
-    def _may_end(self, client: ClientLink) -> bool:
+    def _overhear(self, client: ClientLink, data: bytes) -> None:
+        """What a client says passes here while it lasts; a health check is its end."""
+        if data in HEALTH_CHECKS and client.ended is None and self._may_end(client, 0.0):
+            client.end(_shutting_down())
+        else:
+            client.dataReceived(data)
+
+    def _may_end(self, client: ClientLink, rest: float) -> bool:
         if self.manner is Manner.WAIT_FOR_CLIENTS:
             return False
         if self.manner is Manner.WAIT_FOR_SERVERS:
@@ -93,7 +110,7 @@ class Drain:
             if client.server is not None and not client.movable:
                 return False
         since = client.resting_since
-        return since is not None and self._pooler.now() - since >= self._rest()
+        return since is not None and self._pooler.now() - since >= rest
 
     def _rest(self) -> float:
         """How long a client must have been at rest by now."""

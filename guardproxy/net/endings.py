@@ -10,8 +10,7 @@ from heapq import merge
 from typing import TYPE_CHECKING, NamedTuple
 
 from guardproxy.errors import Reason
-from guardproxy.net.people import who
-from guardproxy.session.statement import redact
+from guardproxy.net.people import shown, who
 from guardproxy.views import EndingView
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class _Ending(NamedTuple):
             age=self.at - self.opened_at,
             state=self.state,
             idle=self.at - self.since,
-            last_statement=redact(self.statement),
+            last_statement=shown(self.statement),
         )
 
 

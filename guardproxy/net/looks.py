@@ -8,14 +8,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from guardproxy.net.janitor import idle_limit
-from guardproxy.net.people import pins_of, who
+from guardproxy.net.people import pins_of, shown, who
 from guardproxy.pool.pool import PoolName, Population
 from guardproxy.session.roaming import Roaming
-from guardproxy.session.statement import redact
 from guardproxy.session.states import State
 from guardproxy.settings import Settings
 from guardproxy.stats import Counts, Tally, Timings
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from guardproxy.net.streams import StreamTransport
 
 _NOTHING = Counts(0, 0, 0, 0, 0, 0.0, 0.0, 0.0)
-_shown = lru_cache(maxsize=4096)(redact)  # the same few statements, look after look
 
 
 @dataclass(slots=True)
@@ -74,7 +71,7 @@ class Looks:
         tally.add(pooler.totals)
         for client in pooler.clients.values():
             if client.session is not None and client.ended is None:
-                tally.add(client.session.counts())
+                tally.add(client.session)
         waiters = pooler.admission.waiters()
         return Overview(
             mode=pooler.settings.pool.mode,
@@ -129,14 +126,18 @@ class Looks:
             session, request = client.session, client.request
             if request is None or client.ended is not None:
                 continue
-            pool = found.setdefault(PoolName(request.database, request.user), _Tallied())
-            pool.clients[client.state.value] += 1
-            pool.pinned.update(reason.value for reason in pins_of(session))
+            name = PoolName(request.database, request.user)
+            pool = found.get(name)
+            if pool is None:
+                pool = found[name] = _Tallied()
+            pool.clients[client.state] += 1
+            for reason in pins_of(session):
+                pool.pinned[reason.value] += 1
             if client.ticket is not None:
                 pool.waiting += 1
                 pool.waits_since = min(pool.waits_since, client.ticket.since)
             if session is not None:
-                pool.tally.add(session.counts())
+                pool.tally.add(session)
         return found
 
     def _pool(
@@ -150,7 +151,7 @@ class Looks:
         return PoolView(
             user=name.user,
             database=name.database,
-            clients={state.value: found.clients[state.value] for state in State},
+            clients={state.value: found.clients[state] for state in State},
             servers={population.value: populations[population.value] for population in Population},
             pinned=dict(found.pinned),
             waiting=found.waiting,
@@ -187,7 +188,7 @@ def _client(client: ClientLink) -> ClientView:
         server=client.server.server.id if client.server else None,
         backend_pid=client.server.backend_pid if client.server else 0,
         pins=tuple(PinView(reason.value, pin.since, pin.statement) for reason, pin in pins),
-        last_statement=_shown(session.last_request) if session else "",
+        last_statement=shown(session.last_request) if session else "",
         prepared_statements=session.prepared_statements if isinstance(session, Roaming) else 0,
         idle_limit=idle_limit(client),
         counts=session.counts() if session else _NOTHING,

@@ -18,10 +18,9 @@ from guardproxy.net.streams import Timer
 from guardproxy.net.upstream import Caller
 from guardproxy.pool.pool import Population
 from guardproxy.session.backend import Backend
-from guardproxy.session.conversations import Message
 from guardproxy.session.session import Session
 from guardproxy.wire import messages
-from guardproxy.wire.frames import Frames
+from guardproxy.wire.frames import Frames, Message
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink

@@ -32,6 +32,8 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from guardproxy.net import socketfile
+
 BACKLOG = 1024
 """Connections the kernel holds for us; PgBouncer's 128 is too few for Django's worst minute."""
 QUEUE_MAX = 4 * BACKLOG
@@ -42,8 +44,6 @@ ACCEPT_PAUSE = 1.0
 """Seconds without accepting when file descriptors have run out (asyncio's ACCEPT_RETRY_DELAY)."""
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 """Seconds of silence, seconds between probes, and how many: a dead peer is found in two minutes."""
-SOCKET_MODE = 0o777
-"""Of a socket file, as PostgreSQL's and PgBouncer's: who may come in, the login finds out."""
 LINGER = 5.0
 """Seconds a closing stream may take to get rid of its last bytes."""
 
@@ -169,6 +169,11 @@ class StreamTransport:
         self.full = False
         if self._producer is not None:
             self._producer.resumeProducing()
+
+    def divert(self, receive: Callable[[bytes], None]) -> None:
+        """What comes from now on goes there. Not while TLS begins."""
+        self._adapter.data_received = receive  # type: ignore[assignment,method-assign]
+        self._stream.set_protocol(self._adapter)  # the loop keeps the method: tell it anew
 
     # -- TLS --------------------------------------------------------------------------------------
 
@@ -328,67 +333,26 @@ class StreamServerEndpoint:
 
     def _bind(self) -> socket.socket:
         if self._file:
-            return _replace_unix(self._file) if self._reuse_port else _bind_unix(self._file)
-        found = socket.getaddrinfo(
-            self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, where = found[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._reuse_port:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(where)
-        except OSError:
-            listener.close()
-            raise
-        return listener
+                return socketfile.replace(self._file, BACKLOG)
+            return socketfile.bind(self._file)
+        return bind(self._host, self._port, self._reuse_port)
 
 
-def _bind_unix(path: str) -> socket.socket:
-    """Bind a socket file; one that nobody answers on is a leftover, and replaced."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
+    """Bind a TCP port; with `reuse_port` also one that another process of ours has."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, where = found[0]
+    listener = socket.socket(family, kind, protocol)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-            caller.connect(path)
-    except FileNotFoundError:
-        pass
-    except OSError:
-        os.unlink(path)
-    try:
-        listener.bind(path)
-        os.chmod(path, SOCKET_MODE)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(where)
     except OSError:
         listener.close()
         raise
     return listener
-
-
-def _replace_unix(path: str) -> socket.socket:
-    """Listen under another name, then take the place of whatever is there: nobody finds it empty.
-
-    Who waits in the old one's queue is the old one's.
-    """
-    own = f"{os.path.dirname(path)}/.s.{os.getpid()}"
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(own)
-        os.chmod(own, SOCKET_MODE)
-        listener.listen(BACKLOG)
-        os.rename(own, path)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _identity(path: str | None) -> tuple[int, int] | None:
-    """Which file this is."""
-    try:
-        found = os.stat(path) if path else None
-    except OSError:
-        found = None
-    return (found.st_dev, found.st_ino) if found else None
 
 
 @implementer(IListeningPort)
@@ -413,7 +377,7 @@ class StreamPort:
         self._factory = factory
         self._complain = complain
         self._file = file
-        self._file_identity = _identity(file)
+        self._file_identity = socketfile.identity(file)
         self.lent = lent
         self._arrivals: set[asyncio.Task[None]] = set()
 
@@ -426,7 +390,7 @@ class StreamPort:
         """No more after those that are in the queue: closing it would reset them."""
         if self._socket.fileno() >= 0:
             self._pause()
-            if self._file is not None and _identity(self._file) == self._file_identity:
+            if self._file is not None and socketfile.identity(self._file) == self._file_identity:
                 os.unlink(self._file)
             if not self.lent:
                 self._accept_some(QUEUE_MAX)

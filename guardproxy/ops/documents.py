@@ -5,10 +5,11 @@ Moments become ages in seconds: the reader's clock may be another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
 from guardproxy import __version__
 from guardproxy.ops.activity import NOTHING
@@ -32,10 +33,11 @@ FILTER_MAX = 100
 """Characters."""
 
 Row = dict[str, Any]
+V = TypeVar("V")
 
 # Who holds a server that nobody else can have stands before who waits: they are the cause, and
 # no more than the cap.
-_URGENCY = (
+_ORDER = (
     "idle in transaction (aborted)",
     "idle in transaction",
     "pinned",
@@ -44,7 +46,9 @@ _URGENCY = (
     "idle",
     "login",
     "parked",
+    "gone",
 )
+_URGENCY = {word: place for place, word in enumerate(_ORDER)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +102,27 @@ def state(looks: Looks, phase: str, can_act: bool, wish: Wish, activity: Activit
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Rows in the order of what matters most."""
+class Table(Generic[V]):
+    """Views in the order of what matters most. Rows are made of no more of them than it takes."""
 
     name: str
-    rows: list[Row]
+    views: Sequence[V]
+    row: Callable[[V], Row]
 
     def shown(self, wish: Wish) -> Row:
         """Those wished for, and how many there are."""
-        rows = [row for row in self.rows if _has(row, wish.text)] if wish.text else self.rows
-        if wish.sort:
-            rows = sorted(rows, key=lambda row: _sortable(row.get(wish.sort)), reverse=wish.down)
+        matching = len(self.views)
+        rows: Iterator[Row] = map(self.row, self.views)
+        if wish.text or wish.sort:
+            found = [row for row in rows if _has(row, wish.text)]
+            if wish.sort:
+                found.sort(key=lambda row: _sortable(row.get(wish.sort)), reverse=wish.down)
+            matching, rows = len(found), iter(found)
         return {
             "name": self.name,
-            "rows": rows[:ROWS],
-            "matching": len(rows),
-            "all": len(self.rows),
+            "rows": list(islice(rows, ROWS)),
+            "matching": matching,
+            "all": len(self.views),
         }
 
 
@@ -134,19 +143,18 @@ def _age(now: Moment, since: float) -> float:
     return round(now.age(since), 1)
 
 
-def _clients(looks: Looks, now: Moment, _: Activity) -> Table:
-    rows = [_client(view, now) for view in looks.clients()]
-    rows.sort(key=lambda row: (_URGENCY.index(_urgency(row)), -row["for"]))
-    return Table("clients", rows)
+def _clients(looks: Looks, now: Moment, _: Activity) -> Table[ClientView]:
+    views = sorted(looks.clients(), key=lambda view: (_urgency(view), view.since))
+    return Table("clients", views, partial(_client, now))
 
 
-def _urgency(row: Row) -> str:
-    if row["waits_for"] in ("server", "door"):
-        return "waiting"
-    return "pinned" if row["state"] == "idle" and row["pins"] else str(row["state"])
+def _urgency(view: ClientView) -> int:
+    if view.waits_for in ("server", "door"):
+        return _URGENCY["waiting"]
+    return _URGENCY["pinned" if view.pins and view.state == "idle" else view.state]
 
 
-def _client(view: ClientView, now: Moment) -> Row:
+def _client(now: Moment, view: ClientView) -> Row:
     return {
         "id": view.id,
         "user": view.user,
@@ -178,11 +186,11 @@ def _place(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _servers(looks: Looks, now: Moment, _: Activity) -> Table:
-    return Table("servers", [_server(view, now) for view in looks.servers()])
+def _servers(looks: Looks, now: Moment, _: Activity) -> Table[ServerView]:
+    return Table("servers", looks.servers(), partial(_server, now))
 
 
-def _server(view: ServerView, now: Moment) -> Row:
+def _server(now: Moment, view: ServerView) -> Row:
     return {
         "id": view.id,
         "user": view.user,
@@ -201,9 +209,9 @@ def _server(view: ServerView, now: Moment) -> Row:
     }
 
 
-def _pools(looks: Looks, now: Moment, _: Activity) -> Table:
+def _pools(looks: Looks, now: Moment, _: Activity) -> Table[PoolView]:
     pools = sorted(looks.pools(), key=lambda pool: (-pool.waiting, -sum(pool.servers.values())))
-    return Table("pools", [_pool(view) for view in pools])
+    return Table("pools", pools, _pool)
 
 
 def _pool(view: PoolView) -> Row:
@@ -230,15 +238,13 @@ _POLITE = ("client_left", "server_idle_timeout", "server_lifetime")
 """Reasons for which nobody gets up: shown after all others."""
 
 
-def _endings(looks: Looks, now: Moment, _: Activity) -> Table:
+def _endings(looks: Looks, now: Moment, _: Activity) -> Table[EndingView]:
     """Those somebody may want to know of first."""
-    views = looks.endings()
-    polite = (view for view in views if view.reason.value in _POLITE)
-    other = (view for view in views if view.reason.value not in _POLITE)
-    return Table("endings", [_ending(view, now) for view in chain(other, polite)])
+    views = sorted(looks.endings(), key=lambda view: view.reason.value in _POLITE)
+    return Table("endings", views, partial(_ending, now))
 
 
-def _ending(view: EndingView, now: Moment) -> Row:
+def _ending(now: Moment, view: EndingView) -> Row:
     return {
         "ago": _age(now, view.at),
         "kind": view.kind,
@@ -256,7 +262,7 @@ def _ending(view: EndingView, now: Moment) -> Row:
     }
 
 
-def _backends(looks: Looks, now: Moment, activity: Activity) -> Table:
+def _backends(looks: Looks, now: Moment, activity: Activity) -> Table[BackendView]:
     """Who holds others up, who waits for them, who comes past the guard, the rest; in each the
     longest first. PostgreSQL's own processes only where they matter."""
     blockers = {pid for backend in activity.backends for pid in backend.blocked_by}
@@ -270,7 +276,7 @@ def _backends(looks: Looks, now: Moment, activity: Activity) -> Table:
         for view in activity.backends
         if view.origin is not Origin.BACKGROUND or view.blocked_by or view.pid in blockers
     ]
-    return Table("backends", [_backend(view) for view in sorted(shown, key=urgency)])
+    return Table("backends", sorted(shown, key=urgency), _backend)
 
 
 def _backend(view: BackendView) -> Row:
@@ -293,7 +299,7 @@ def _backend(view: BackendView) -> Row:
     }
 
 
-TABLES: Mapping[str, Callable[[Looks, Moment, Activity], Table]] = {
+TABLES: Mapping[str, Callable[[Looks, Moment, Activity], Table[Any]]] = {
     "clients": _clients,
     "servers": _servers,
     "pools": _pools,

@@ -354,20 +354,28 @@ def _json(request: Request, tree: object) -> bytes:
 class Web:
     """The windows, opened. OSError, which names the settings, if they cannot be."""
 
-    def __init__(self, windows: Windows, settings: Settings, reactor: Any) -> None:
+    def __init__(
+        self, windows: Windows, settings: Settings, reactor: Any, listen: Any = None
+    ) -> None:
+        """`listen` may take the place of the reactor's own listenTCP."""
         self.windows = windows
         http = settings.http
         site = QuietSite(
             windows, requestFactory=BoundedRequest, timeout=IDLE_TIMEOUT, reactor=reactor
         )
         try:
-            self._port = reactor.listenTCP(http.port, Bounded(site), BACKLOG, http.host)
-        except CannotListenError as error:
+            listen = listen or reactor.listenTCP
+            self._port = listen(http.port, Bounded(site), BACKLOG, http.host)
+        except (CannotListenError, OSError) as error:
             where = "http.host and http.port (http.enabled: false does without)"
             raise OSError(f"{where}: {error}") from error
         sampling = LoopingCall(windows.history.sample)
         sampling.clock = reactor
         sampling.start(INTERVAL).addErrback(windows.sampling_failed)
+
+    def leave(self) -> None:
+        """To another guard that listens here too."""
+        self._port.stopListening()
 
     @property
     def address(self) -> str:

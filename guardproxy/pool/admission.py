@@ -67,11 +67,11 @@ class Admission(Generic[Holder]):
         # Whether sessions are to tell when they become idle: so many wait, or something is paused.
         self.alert = 0
         self.pauses = Pauses()
-        self._asked: dict[Server[Holder], None] = {}  # to give way; no answer yet
-        self._rule_of: dict[Server[Holder], int] = {}
+        self.asked: dict[Server[Holder], None] = {}  # to give way; no answer yet
+        self.rule_of: dict[Server[Holder], int] = {}
         self._refused: dict[Server[Holder], float] = {}  # with `idle_since` of that moment
         self._numbers = itertools.count()
-        self._lines: dict[_Line[Holder], OrderedDict[int, Ticket[Holder]]] = {}
+        self.lines: dict[_Line[Holder], OrderedDict[int, Ticket[Holder]]] = {}
         self._held: Counter[int] = Counter()  # leases by rule
         # Somebody waits for whom nothing can be done: whatever could be had is on its way to
         # those before. What changes that is told to us, and decided anew.
@@ -109,7 +109,7 @@ class Admission(Generic[Holder]):
     def withdraw(self, ticket: Ticket[Holder], now: float) -> bool:
         """Leave the queue; False if the ticket was not in it any more."""
         key = _line(ticket)
-        line = self._lines.get(key)
+        line = self.lines.get(key)
         if line is None or ticket.number not in line:
             return False
         self._leave(key, line, ticket)
@@ -119,9 +119,9 @@ class Admission(Generic[Holder]):
 
     def _join(self, ticket: Ticket[Holder]) -> None:
         key = _line(ticket)
-        line = self._lines.get(key)
+        line = self.lines.get(key)
         if line is None:
-            line = self._lines[key] = OrderedDict()
+            line = self.lines[key] = OrderedDict()
         line[ticket.number] = ticket
         self.waiting += 1
         self.alert += 1
@@ -133,8 +133,8 @@ class Admission(Generic[Holder]):
         self.waiting -= 1
         self.alert -= 1
         if not line:
-            del self._lines[key]
-            self._stuck = self._stuck and bool(self._lines)
+            del self.lines[key]
+            self._stuck = self._stuck and bool(self.lines)
 
     def waiters(self, pool: Pool[Holder] | None = None) -> list[Ticket[Holder]]:
         """Who waits, oldest first, perhaps only for this pool."""
@@ -192,16 +192,16 @@ class Admission(Generic[Holder]):
         self._refused.pop(server, None)
         if self.pauses.any and server.pool in self.pauses:
             return self.revoke(server, now)
-        if server in self._asked:
+        if server in self.asked:
             return []
         if self._wanted(server):
-            self._asked[server] = None
+            self.asked[server] = None
             return [Revoke(server)]
         return self.assign(now)
 
     def kept(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
         """Its session was asked for it, and keeps it: whoever waits needs another."""
-        self._asked.pop(server, None)
+        self.asked.pop(server, None)
         since = self._idle_since(server)
         if since is not None:
             self._refused[server] = since
@@ -209,9 +209,9 @@ class Admission(Generic[Holder]):
 
     def revoke(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
         """Ask for it though nobody waits, if its session could give it away."""
-        if server in self._asked or self._idle_since(server) is None:
+        if server in self.asked or self._idle_since(server) is None:
             return []
-        self._asked[server] = None
+        self.asked[server] = None
         return [Revoke(server)]
 
     def adopt(self, server: Server[Holder], pool: Pool[Holder]) -> None:
@@ -275,7 +275,7 @@ class Admission(Generic[Holder]):
     def assign(self, now: float) -> list[Order[Holder]]:
         """Serve the queue, oldest first, as far as servers and slots go."""
         self._stuck = False
-        if not self._lines:
+        if not self.lines:
             return []
         orders: list[Order[Holder]] = []
         granted: list[Ticket[Holder]] = []
@@ -325,7 +325,7 @@ class Admission(Generic[Holder]):
             if lease is None and left.spared(pool):
                 return True  # it has its share: one of its own pool's servers will come
         if lease is not None:
-            orders.append(self._ask_back(lease))
+            orders.append(self.ask_back(lease))
         return lease is not None
 
     def _grant(self, ticket: Ticket[Holder], now: float) -> Grant[Holder]:
@@ -334,7 +334,7 @@ class Admission(Generic[Holder]):
         ticket.pool.move(server, _LEASED, now)
         server.holder = ticket.holder
         if ticket.rule is not None:
-            self._rule_of[server] = ticket.rule
+            self.rule_of[server] = ticket.rule
             self._held[ticket.rule] += 1
         return Grant(ticket, server)
 
@@ -346,23 +346,23 @@ class Admission(Generic[Holder]):
 
     def _served(self, ticket: Ticket[Holder]) -> None:
         key = _line(ticket)
-        self._leave(key, self._lines[key], ticket)
+        self._leave(key, self.lines[key], ticket)
 
     def _end_lease(self, server: Server[Holder]) -> None:
         server.holder = None
         self._forget_asked(server)
-        rule = self._rule_of.pop(server, None)
+        rule = self.rule_of.pop(server, None)
         if rule is not None:
             self._held[rule] -= 1
 
     def _forget_asked(self, server: Server[Holder]) -> None:
-        if self._asked:
-            self._asked.pop(server, None)
+        if self.asked:
+            self.asked.pop(server, None)
         if self._refused:
             self._refused.pop(server, None)
 
-    def _ask_back(self, server: Server[Holder]) -> Revoke[Holder]:
-        self._asked[server] = None
+    def ask_back(self, server: Server[Holder]) -> Revoke[Holder]:
+        self.asked[server] = None
         return Revoke(server)
 
     def _idle_since(self, server: Server[Holder]) -> float | None:
@@ -377,7 +377,7 @@ class Admission(Generic[Holder]):
         found = []
         for pool in self.pools:
             for server in pool[_LEASED]:
-                since = None if server in self._asked else self._idle_since(server)
+                since = None if server in self.asked else self._idle_since(server)
                 if since is not None and self._refused.get(server) != since:
                     found.append((since, server.id, server))
         found.sort()
@@ -391,7 +391,7 @@ class Admission(Generic[Holder]):
 
     def _queue(self) -> Iterator[Ticket[Holder]]:
         """All tickets, oldest first, though they stand in lines of their own."""
-        lines = [line.values() for line in self._lines.values()]
+        lines = [line.values() for line in self.lines.values()]
         if len(lines) == 1:
             return iter(lines[0])
         return merge(*lines, key=lambda ticket: ticket.number)
@@ -408,16 +408,16 @@ class Admission(Generic[Holder]):
     def _alone(self, ticket: Ticket[Holder], now: float) -> list[Order[Holder]] | None:
         """What there is for the only ticket in its own pool; None where that is not all."""
         pool = ticket.pool
-        if self._lines or ticket.rule is not None or self.pauses.any:
+        if self.lines or ticket.rule is not None or self.pauses.any:
             return None
         if pool[_IDLE]:
             return [self._grant(ticket, now)]
-        if self._asked or pool[_OPENING] or pool[_CLEANING] or self.servers < self.cap:
+        if self.asked or pool[_OPENING] or pool[_CLEANING] or self.servers < self.cap:
             return None
         lease = self._idle_longest(pool)
         if lease is not None:
             self._join(ticket)
-            return [self._ask_back(lease)]
+            return [self.ask_back(lease)]
         retiring = any(server.retiring for server in pool[_LEASED])
         if len(self.pools) > 1 or pool[_CLOSING] or retiring or pool.backoff.until > now:
             return None
@@ -442,14 +442,14 @@ class Admission(Generic[Holder]):
         """Who gets this server that has become free, if nothing else follows from that."""
         if not self._stuck and self.waiting != 1:
             return None
-        if server.retiring or server in self._rule_of or self.pauses.any:
+        if server.retiring or server in self.rule_of or self.pauses.any:
             return None
         oldest = self._oldest()
         return oldest if oldest.pool is server.pool and oldest.rule is None else None
 
     def _pass_on(self, server: Server[Holder], ticket: Ticket[Holder], now: float) -> Grant[Holder]:
         """From one to the next without being idle in between."""
-        self._asked.pop(server, None)
+        self.asked.pop(server, None)
         if self._refused:
             self._refused.pop(server, None)
         server.pool.move(server, _LEASED, now)
@@ -459,7 +459,7 @@ class Admission(Generic[Holder]):
 
     def _wanted(self, server: Server[Holder]) -> bool:
         """The oldest ticket is of this server's pool, and nothing is on its way to it."""
-        if not self._stuck or self._asked or server.retiring or self.pauses.any:
+        if not self._stuck or self.asked or server.retiring or self.pauses.any:
             return False
         pool, oldest = server.pool, self._oldest()
         if oldest.pool is not pool or oldest.rule is not None:
@@ -469,7 +469,7 @@ class Admission(Generic[Holder]):
 
     def _oldest(self) -> Ticket[Holder]:
         """Of those who wait; there is one."""
-        lines = self._lines
+        lines = self.lines
         if len(lines) == 1:
             for line in lines.values():
                 return next(iter(line.values()))

@@ -24,7 +24,7 @@ class Round(Generic[Holder]):
         self.covered: Counter[int] = Counter()  # tickets for whom something is under way, by rule
         self._admission = admission
         self._servers: dict[Pool[Holder], int] = {}
-        self._asked = list(admission._asked)
+        self._asked = list(admission.asked)
         self._movable: list[Server[Holder]] | None = None  # not looked for yet
         self._clean_soon: Counter[int | None] | None = None  # by rule; not counted yet
         self._waited_for: set[Pool[Holder]] | None = None  # not looked for yet
@@ -42,7 +42,7 @@ class Round(Generic[Holder]):
     def spared(self, pool: Pool[Holder]) -> Set[Pool[Holder]]:
         """Pools whose slots are not for this one: it has its share, and their own clients wait."""
         if self._waited_for is None:
-            self._waited_for = {line for line, _ in self._admission._lines if line is not None}
+            self._waited_for = {line for line, _ in self._admission.lines if line is not None}
         used = sum(1 for other in self._admission.pools if len(other) and not other.private)
         share = self._admission.cap // max(used, 1)
         return self._waited_for - {pool} if len(pool) >= max(share, 1) else frozenset()
@@ -67,7 +67,7 @@ class Round(Generic[Holder]):
 
     def ask_for_rule(self, ticket: Ticket[Holder]) -> list[Order[Holder]]:
         """Its rule's limit is reached: one of those who hold a server by it may give it up."""
-        rules = self._admission._rule_of
+        rules = self._admission.rule_of
         if self._clean_soon is None:
             self._clean_soon = Counter(rules[server] for server in rules if _clean_soon(server))
         if self._clean_soon[ticket.rule] > 0:
@@ -79,7 +79,7 @@ class Round(Generic[Holder]):
             self._movable = self._admission.movable()
         own = _take(self._movable, lambda s: rules.get(s) == ticket.rule and s.pool is ticket.pool)
         lease = own or _take(self._movable, lambda server: rules.get(server) == ticket.rule)
-        return [] if lease is None else [self._admission._ask_back(lease)]
+        return [] if lease is None else [self._admission.ask_back(lease)]
 
 
 def _clean_soon(server: Server[Holder]) -> bool:

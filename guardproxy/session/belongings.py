@@ -18,6 +18,7 @@ from guardproxy.session.statement import redact
 from guardproxy.session.suspicion import Scan
 from guardproxy.session.verbs import Findings
 from guardproxy.wire import messages
+from guardproxy.wire.frames import Message
 from guardproxy.wire.messages import DATA_ROW, ERROR, PARAMETER_STATUS
 
 STAYS_WITH_SERVER = frozenset((PinReason.LOAD, PinReason.SETSEED))
@@ -25,7 +26,6 @@ STAYS_WITH_SERVER = frozenset((PinReason.LOAD, PinReason.SETSEED))
 _DISCARDED = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
 """What it does undo, and no probe can see."""
 
-Reply = tuple[int, bytes]
 
 _READ_BY = (
     "DateStyle",
@@ -193,7 +193,7 @@ class Belongings:
         self._names.clear()
         return suspicion, messages.run_apart(pins.probe(suspicion), [(pins.array(names),)])
 
-    def answered(self, asked: Suspicion, replies: Iterable[Reply], now: float) -> None:
+    def answered(self, asked: Suspicion, replies: Iterable[Message], now: float) -> None:
         """The server's answer."""
         rows: list[list[str | None]] = []
         for kind, body in replies:
@@ -242,7 +242,7 @@ class Belongings:
             and self.reported.get(name) == clean.values.get(name)
         )
 
-    def news(self, replies: Iterable[Reply]) -> bytes:
+    def news(self, replies: Iterable[Message]) -> bytes:
         """What the server reports while it answers us, and the client does not know yet."""
         said = dict(
             messages.parse_parameter_status(body)

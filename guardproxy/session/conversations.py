@@ -14,7 +14,7 @@ from guardproxy.errors import CannotLogIn, GuardError, ProtocolViolation, Reason
 from guardproxy.session.commands import Parting
 from guardproxy.session.parameters import SET_CONFIG
 from guardproxy.wire import messages, scram
-from guardproxy.wire.frames import stops
+from guardproxy.wire.frames import Message, stops
 from guardproxy.wire.messages import (
     AUTHENTICATION,
     BACKEND_KEY_DATA,
@@ -26,8 +26,6 @@ from guardproxy.wire.messages import (
     READY_FOR_QUERY,
 )
 from guardproxy.wire.scram import MECHANISM, MECHANISM_PLUS, ClientExchange, ScramKeys
-
-Message = tuple[int, bytes]
 
 # The codes of Authentication messages.
 OK, CLEARTEXT, MD5, SASL, SASL_CONTINUE, SASL_FINAL = 0, 3, 5, 10, 11, 12

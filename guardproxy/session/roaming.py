@@ -17,11 +17,11 @@ from guardproxy.session.columns import DESCRIPTIONS
 from guardproxy.session.commands import Command, Parting
 from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, Parameters, change
 from guardproxy.session.pins import PinReason, Suspicion
-from guardproxy.session.session import SERVER_STOPS, Reply
+from guardproxy.session.session import SERVER_STOPS
 from guardproxy.session.speaking import Speaking
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, header
+from guardproxy.wire.frames import HEADER_SIZE, Message, header
 from guardproxy.wire.messages import (
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
@@ -83,7 +83,7 @@ class Roaming(Speaking):
         self._swallow(lambda replies, now: self._confessed(asked, replies, now))
         return probe
 
-    def _confessed(self, asked: Suspicion, replies: list[Reply], now: float) -> bytes:
+    def _confessed(self, asked: Suspicion, replies: list[Message], now: float) -> bytes:
         self._belongings.answered(asked, replies, now)
         if self._free:
             self._release(Command.RELEASE)
@@ -247,11 +247,11 @@ class Roaming(Speaking):
                 words += messages.run_apart(PUT_BACK_LOCAL, pairs)
         return words
 
-    def _is_back(self, replies: list[Reply], now: float) -> bytes:
+    def _is_back(self, replies: list[Message], now: float) -> bytes:
         held, self._held = self._held, b""
         return self._setup_answered(replies, now) + held
 
-    def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
+    def _setup_answered(self, replies: list[Message], now: float) -> bytes:
         super()._setup_answered(replies, now)
         return self._belongings.news(replies)
 

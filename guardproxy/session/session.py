@@ -34,7 +34,7 @@ from guardproxy.session.statement import database_in_question
 from guardproxy.session.states import READY, Event, State
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, Edit, Frames, header, skim, splice, stops
+from guardproxy.wire.frames import HEADER_SIZE, Edit, Frames, Message, header, skim, splice, stops
 from guardproxy.wire.messages import (
     COPY_IN,
     DATA_ROW,
@@ -60,9 +60,7 @@ SERVER_STOPS = stops(HEEDED)
 _MAY_CONCERN_DATABASES = stops(b"CcDdAa/-( \t\r\n")
 _LONGEST_HEEDED = 300_000  # bytes; the types of 65,535 parameters are 262,142. Others just pass
 
-Reply = tuple[int, bytes]
-"""A whole message of the server's: type and body."""
-Answered = Callable[[list[Reply], float], bytes]
+Answered = Callable[[list[Message], float], bytes]
 """What is done with the server's answer to us; returns what the client is to hear of it."""
 
 # An enum's members are slow to look up (CPython 3.11).
@@ -139,6 +137,11 @@ class Session(Life):
     def on_detour(self) -> bool:
         """The server is answering us, not the client."""
         return self._detour is not None
+
+    @property
+    def halfway(self) -> bool:
+        """Whether something that the client says is not whole yet."""
+        return bool(self.backlog or self._client_tail or self._client_skip)
 
     @property
     def movable(self) -> bool:
@@ -419,7 +422,7 @@ class Session(Life):
 
     def _swallowing(self) -> Callable[[bytes, float], bytes]:
         frames = Frames()
-        replies: list[Reply] = []
+        replies: list[Message] = []
 
         def detour(data: bytes, now: float) -> bytes:
             frames.feed(data)
@@ -443,7 +446,7 @@ class Session(Life):
 
         return detour
 
-    def _setup_answered(self, replies: list[Reply], now: float) -> bytes:
+    def _setup_answered(self, replies: list[Message], now: float) -> bytes:
         for kind, body in replies:
             if kind == ERROR:
                 refused = messages.refusal(body)
@@ -456,7 +459,7 @@ class Session(Life):
         Empty when there is nothing to ask: without a server nobody can be listening. The answer is
         an EXPIRE among the commands, or nothing until the session has been active again.
         """
-        if self.backlog or self._client_tail or self._client_skip:
+        if self.halfway:
             return b""  # it is saying something, if slowly
         if self.state is State.PARKED:
             self.commands.append(Command.EXPIRE)
@@ -468,7 +471,7 @@ class Session(Life):
         self._swallow(self._probe_answered)
         return messages.run_apart(PROBE, [()])
 
-    def _probe_answered(self, replies: list[Reply], now: float) -> bytes:
+    def _probe_answered(self, replies: list[Message], now: float) -> bytes:
         listening = any(kind in (DATA_ROW, ERROR) for kind, _ in replies)
         if self.state is State.IDLE and not listening and not self._client_tail:
             self.commands.append(Command.EXPIRE)

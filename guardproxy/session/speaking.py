@@ -28,13 +28,13 @@ from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_boun
 from guardproxy.session.commands import Command
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading
-from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Reply, Session
+from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Session
 from guardproxy.session.statement import concerns_statements
 from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, renaming, stops
+from guardproxy.wire.frames import HEADER_SIZE, Message, renaming, stops
 from guardproxy.wire.messages import (
     CLOSE,
     CLOSE_COMPLETE,
@@ -185,7 +185,7 @@ class Speaking(Session):
         if first:
             self._edits.append((at, at, first))
 
-    def _way_made(self, batch: int, replies: list[Reply]) -> bytes:
+    def _way_made(self, batch: int, replies: list[Message]) -> bytes:
         self._statements.over(batch, failed=any(kind == ERROR for kind, _ in replies))
         return self._belongings.news(replies)
 

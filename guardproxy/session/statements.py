@@ -385,10 +385,6 @@ class Statements:
 
     # -- what the server says ---------------------------------------------------------------------
 
-    @property
-    def under_way(self) -> bool:
-        return bool(self._pending)
-
     def completed(self, batch: int) -> bool:
         """A ParseComplete or CloseComplete in the answer to this batch; whether it is ours.
 

@@ -15,6 +15,9 @@ HEADER_SIZE = 5
 header = struct.Struct("!BI").unpack_from
 """(type, length) at an offset; the frame is `length + 1` bytes long."""
 
+Message = tuple[int, bytes]
+"""A whole one: its type and its body."""
+
 MAX_CONVERSATION_MESSAGE = 1 << 20
 """Bytes. Logins, resets and look-ups never come near; libpq stops at 30,000 for most of these."""
 
@@ -87,7 +90,7 @@ class Frames:
             data = data[step:]
         self._buffer += data
 
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+    def __iter__(self) -> Iterator[Message]:
         """The (type, body) of each message that is there as a whole.
 
         Raises ProtocolViolation for an impossible length, or one over the limit.

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from guardproxy import cli
 from guardproxy.config import load
 
 ROOT = Path(__file__).parents[2]
@@ -27,22 +29,26 @@ PORT = 6432
 # Kubernetes
 
 
-def documents() -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / "sidecar.yaml").read_text()))
+KUBERNETES = ("sidecar.yaml", "job.yaml")
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text()))
 
 
 def of_kind(kind: str) -> dict[str, Any]:
-    [document] = [document for document in documents() if document["kind"] == kind]
+    every = [document for name in KUBERNETES for document in documents(name)]
+    [document] = [document for document in every if document["kind"] == kind]
     return document
 
 
-def pod() -> dict[str, Any]:
-    spec: dict[str, Any] = of_kind("Deployment")["spec"]["template"]["spec"]
+def pod(kind: str = "Deployment") -> dict[str, Any]:
+    spec: dict[str, Any] = of_kind(kind)["spec"]["template"]["spec"]
     return spec
 
 
-def sidecar() -> dict[str, Any]:
-    [container] = pod()["initContainers"]
+def sidecar(kind: str = "Deployment") -> dict[str, Any]:
+    [container] = pod(kind)["initContainers"]
     assert isinstance(container, dict)
     return container
 
@@ -52,10 +58,14 @@ def sidecar_settings() -> dict[str, Any]:
     return settings
 
 
+either = pytest.mark.parametrize("kind", ["Deployment", "Job"])
+
+
 # The first version with native sidecars on by default, and the newest of which a schema is at hand.
 @pytest.mark.parametrize("version", ["1.29", kubernetes_validate.latest_version()])
-def test_kubernetes_accepts_every_document(version: str) -> None:
-    for document in documents():
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_kubernetes_accepts_every_document(name: str, version: str) -> None:
+    for document in documents(name):
         kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -66,38 +76,70 @@ def test_the_schema_would_see_a_mistake() -> None:
         kubernetes_validate.validate(document, "1.29", strict=True)
 
 
-def test_guard_is_a_native_sidecar_with_probes() -> None:
-    container = sidecar()
+@either
+def test_guard_is_a_native_sidecar(kind: str) -> None:
+    """So it starts first, ends last, and does not keep a Job from being complete."""
+    container = sidecar(kind)
     assert container["restartPolicy"] == "Always"
     assert container["args"][0] == "run"
-    for probe in ("startupProbe", "livenessProbe"):
-        [python, isolated, script] = container[probe]["exec"]["command"]
-        assert (python, isolated) == ("/opt/guardproxy/bin/python", "-I")
-        assert Path(script).name == HEALTHCHECK.name
+    cli.run.make_context("run", container["args"][1:], resilient_parsing=True)
 
 
-def test_guard_runs_with_no_privilege() -> None:
-    context = sidecar()["securityContext"]
+@either
+def test_the_kubelet_asks_where_the_guard_answers(kind: str) -> None:
+    """At the pod's address, so not on loopback."""
+    container = sidecar(kind)
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    http = sidecar_settings()["http"]
+    assert ip_address(http["host"]).is_unspecified
+    assert http["port"] == ports["guardproxy-http"]
+    probes = {name: container[name]["httpGet"] for name in container if name.endswith("Probe")}
+    assert {probe["port"] for probe in probes.values()} == {"guardproxy-http"}
+    for name, probe in probes.items():
+        assert probe["path"] == "/" + name.removesuffix("Probe")
+    wanted = {"startupProbe", "livenessProbe"} | ({"readinessProbe"} if kind != "Job" else set())
+    assert probes.keys() == wanted
+
+
+@either
+def test_guard_runs_with_no_privilege(kind: str) -> None:
+    context = sidecar(kind)["securityContext"]
     assert context["runAsNonRoot"]
     assert context["runAsUser"] == context["runAsGroup"] == 65532
     assert context["readOnlyRootFilesystem"]
     assert context["allowPrivilegeEscalation"] is False
     assert context["capabilities"] == {"drop": ["ALL"]}
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert {"cpu", "memory"} <= sidecar()["resources"]["requests"].keys()
-    assert "memory" in sidecar()["resources"]["limits"]
+    assert {"cpu", "memory"} <= sidecar(kind)["resources"]["requests"].keys()
+    assert "memory" in sidecar(kind)["resources"]["limits"]
 
 
-def test_pod_waits_for_django_and_then_for_the_guard() -> None:
-    django = 30
+@either
+def test_pod_waits_for_django_and_then_for_the_guard(kind: str) -> None:
+    [main] = pod(kind)["containers"]
+    hook = main.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", "0"])
+    django = 30 + int(hook[1])
     guard = seconds(sidecar_settings()["timeouts"]["shutdown_timeout"])
-    assert pod()["terminationGracePeriodSeconds"] > django + guard
+    assert pod(kind)["terminationGracePeriodSeconds"] > django + guard
 
 
-def test_config_is_mounted_where_the_guard_reads_it() -> None:
-    config = Path(sidecar()["args"][sidecar()["args"].index("--config") + 1])
-    mounts = {Path(mount["mountPath"]): mount["name"] for mount in sidecar()["volumeMounts"]}
-    volumes = {volume["name"]: volume for volume in pod()["volumes"]}
+def test_django_hears_of_the_end_when_nobody_sends_it_requests_any_more() -> None:
+    [web] = pod()["containers"]
+    assert web["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
+
+
+def test_a_job_is_over_when_its_command_is() -> None:
+    assert pod("Job")["restartPolicy"] == "Never"
+    [command] = pod("Job")["containers"]
+    assert command["command"][:3] == ["python", "manage.py", "migrate"]
+
+
+@either
+def test_config_is_mounted_where_the_guard_reads_it(kind: str) -> None:
+    container = sidecar(kind)
+    config = Path(container["args"][container["args"].index("--config") + 1])
+    mounts = {Path(mount["mountPath"]): mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod(kind)["volumes"]}
     volume = volumes[mounts[config.parent]]
     assert volume["configMap"]["name"] == of_kind("ConfigMap")["metadata"]["name"]
     assert config.name in of_kind("ConfigMap")["data"]
@@ -116,10 +158,12 @@ def test_the_guard_accepts_the_config(tmp_path: Path) -> None:
     assert settings.listen.host == "127.0.0.1"
     assert settings.upstream.tls.mode == "verify-full"
     assert settings.timeouts.shutdown_timeout == 10
+    assert settings.reload.interval > 0
 
 
-def test_django_in_the_pod_connects_to_the_guard() -> None:
-    [web] = pod()["containers"]
+@either
+def test_django_in_the_pod_connects_to_the_guard(kind: str) -> None:
+    [web] = pod(kind)["containers"]
     environment = {entry["name"]: entry for entry in web["env"]}
     assert environment["DATABASE_HOST"]["value"] == sidecar_settings()["listen"]["host"]
     assert int(environment["DATABASE_PORT"]["value"]) == sidecar_settings()["listen"]["port"]
@@ -223,10 +267,9 @@ def test_image_needs_no_shell() -> None:
     stage = final_stage()
     assert Path(json.loads(stage["ENTRYPOINT"])[0]).name == "guardproxy"
     assert json.loads(stage["CMD"]) == ["run"]
-    command = json.loads(stage["HEALTHCHECK"].partition("CMD")[2])
-    assert Path(command[-1]).name == HEALTHCHECK.name
-    sidecar_asks = sidecar()["livenessProbe"]["exec"]["command"]
-    assert command == sidecar_asks
+    [python, isolated, script] = json.loads(stage["HEALTHCHECK"].partition("CMD")[2])
+    assert (python, isolated) == ("/opt/guardproxy/bin/python", "-I")
+    assert Path(script).name == HEALTHCHECK.name
 
 
 def test_everything_copied_is_let_through_by_dockerignore() -> None:

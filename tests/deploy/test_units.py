@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from guardproxy.net.streams import BACKLOG, SOCKET_MODE, socket_path
+from guardproxy.net import socketfile
+from guardproxy.net.streams import BACKLOG, socket_path
 from guardproxy.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -83,5 +84,5 @@ def test_the_sockets_are_where_the_guard_itself_would_listen() -> None:
     given = [line.partition("=")[2] for line in lines if line.startswith("ListenStream=")]
     assert given == [f"{listen.host}:{listen.port}", socket_path("/run/guardproxy", listen.port)]
     section = unit(path.name)["Socket"]
-    assert int(section["SocketMode"], 8) == SOCKET_MODE
+    assert int(section["SocketMode"], 8) == socketfile.MODE
     assert int(section["Backlog"]) == BACKLOG

@@ -17,7 +17,7 @@ from tests.integration.waiting import eventually
 
 WSGI = "tests.integration.django_project.web:wsgi"
 CROWD = 6
-"""People who ask at the same time; gunicorn has threads for all of them."""
+"""People who ask at the same time; gunicorn has a thread for each, so that none is ever idle."""
 
 
 class Site:
@@ -31,7 +31,14 @@ class Site:
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "gunicorn", WSGI, "-k", "gthread", "-w", "2"]
-        command += ["--threads", "8", "-b", f"127.0.0.1:{self.port}", "--graceful-timeout", "20"]
+        command += [
+            "--threads",
+            str(CROWD // 2),
+            "-b",
+            f"127.0.0.1:{self.port}",
+            "--graceful-timeout",
+            "20",
+        ]
         environment = self.project.environment()
         environment["HOME"] = str(self.folder)  # where it puts a socket of its own
         environment["DJANGO_SETTINGS_MODULE"] = "tests.integration.django_project.settings"

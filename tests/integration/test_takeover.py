@@ -1,5 +1,6 @@
 """One guard after another, and a site that is stopped with its guard: no request fails."""
 
+import http.client
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import psycopg
 import pytest
 
 from tests.integration.guard import Guard
-from tests.integration.places import PASSWORDS
+from tests.integration.places import PASSWORDS, free_port
 from tests.integration.postgres import Postgres
 from tests.integration.project import Project
 from tests.integration.queueing import Waiter, held
@@ -121,6 +122,49 @@ def test_a_take_over_loses_nobody(pg: Postgres, sockets: Path, kind: str) -> Non
             assert os.listdir(sockets) == []
 
 
+def readiness(port: int) -> int:
+    """The status of one look at /readiness."""
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        link.request("GET", "/readiness")
+        return link.getresponse().status
+    finally:
+        link.close()
+
+
+def test_the_windows_are_taken_over_too(pg: Postgres) -> None:
+    """While the old one drains, whoever asks on its port sees the new one, which is ready."""
+    port = free_port()
+    settings = {"listen": {"reuse_port": True}, "http": {"port": port}, **PATIENT}
+    with Guard(pg, settings) as old, Waiter(old, USER) as inside:
+        inside.query("begin")
+        inside.read_until(b"Z")
+        with successor(old, pg):
+            old.process.send_signal(signal.SIGTERM)
+            old.wait_for_log(" drain ")
+            assert {readiness(port) for _ in range(20)} == {200}
+            assert old.process.poll() is None
+            inside.close()
+            assert old.wait() == 0
+            assert readiness(port) == 200
+
+
+def test_a_pod_that_ends_is_not_ready(pg: Postgres) -> None:
+    """From SIGTERM on, while it still serves, and while it drains."""
+    port = free_port()
+    settings = {"http": {"port": port}, "timeouts": {"min_sigterm_delay": "1s"}}
+    with Guard(pg, settings) as guard, Waiter(guard, USER) as inside:
+        inside.query("begin")
+        inside.read_until(b"Z")
+        assert readiness(port) == 200
+        guard.process.send_signal(signal.SIGTERM)
+        eventually(lambda: readiness(port) == 503)
+        with guard.connect(USER) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        guard.wait_for_log(" drain ")
+        assert readiness(port) == 503
+
+
 def test_a_second_guard_by_mistake_is_refused(pg: Postgres) -> None:
     """Only who was started for it shares its port."""
     with Guard(pg) as first:
@@ -132,12 +176,12 @@ def test_a_second_guard_by_mistake_is_refused(pg: Postgres) -> None:
         second._remove()
 
 
-@pytest.mark.parametrize("age", [0, 2])
-def test_no_request_fails_in_a_take_over(pg: Postgres, age: int) -> None:
-    """Django connects anew for each request, or keeps its connections for two seconds."""
+@pytest.mark.parametrize(("age", "checks"), [(0, False), (2, False), (None, True)])
+def test_no_request_fails_in_a_take_over(pg: Postgres, age: int | None, checks: bool) -> None:
+    """Django connects anew for each request, or every two seconds, or asks if it has to."""
     with ExitStack() as stack:
         old = stack.enter_context(Guard(pg, {"listen": {"reuse_port": True}, **PATIENT}))
-        site = stack.enter_context(Site(old, CONN_MAX_AGE=age, CONN_HEALTH_CHECKS=True))
+        site = stack.enter_context(Site(old, CONN_MAX_AGE=age, CONN_HEALTH_CHECKS=checks))
         load = stack.enter_context(Load(site))
         new = stack.enter_context(successor(old, pg))
         old.process.send_signal(signal.SIGTERM)

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from guardproxy.errors import Reason
 from guardproxy.life import Manner
 from guardproxy.settings import Pool, Timeouts
+from guardproxy.wire import messages
 from tests.net.conftest import Stages
 from tests.net.stage import Stage
 
@@ -69,9 +70,43 @@ def test_between_two_queries_of_a_page_view_nobody_is_ended(stage: Stage) -> Non
     drain(stage)
     for _ in range(10):
         wait(stage, 0.5)
-        assert client.query("SELECT 1").hear()[-1:] == ["Z I"]
+        assert client.query("SELECT 2").hear()[-1:] == ["Z I"]
     wait(stage, 1.1)
     assert client.ended is Reason.SHUTDOWN
+
+
+@pytest.mark.parametrize("check", ["SELECT 1", ""])
+def test_a_health_check_is_the_best_moment(stage: Stage, check: str) -> None:
+    """Whoever sends one before its work connects again if it fails, and nothing is lost."""
+    client, parked = stage.holder(), stage.client()
+    drain(stage)
+    for one in (client, parked):
+        assert one.query("SELECT 2").hear()[-1:] == ["Z I"]  # ordinary work goes on
+        one.query(check)
+        assert (one.refusal()["C"], one.ended) == ("57P01", Reason.SHUTDOWN)
+
+
+def test_in_a_transaction_the_same_words_are_work(stage: Stage) -> None:
+    client = stage.holder("BEGIN")
+    drain(stage)
+    assert client.query("SELECT 1").hear() == ["C SELECT 1", "Z T"]
+    assert client.query("COMMIT").hear() == ["C COMMIT", "Z I"]
+
+
+def test_who_waits_for_clients_leaves_health_checks_alone(stage: Stage) -> None:
+    client = stage.holder()
+    drain(stage, Manner.WAIT_FOR_CLIENTS)
+    assert client.query("SELECT 1").hear()[-1:] == ["Z I"]
+
+
+def test_in_the_middle_of_a_message_nobody_is_at_rest(stage: Stage) -> None:
+    client = stage.client()
+    stage.wait(5.0)
+    client.send(messages.query("SELECT 3")[:9])
+    drain(stage)
+    wait(stage, 2.0)
+    assert client.ended is None
+    assert client.send(messages.query("SELECT 3")[9:]).hear()[-1:] == ["Z I"]
 
 
 def test_in_the_last_third_any_rest_will_do(stages: Stages) -> None:
@@ -81,7 +116,7 @@ def test_in_the_last_third_any_rest_will_do(stages: Stages) -> None:
     for _ in range(199):
         wait(stage, 0.1)
         if client.ended is None:
-            client.query("SELECT 1")
+            client.query("SELECT 2")
     assert client.ended is Reason.SHUTDOWN
     wait(stage, AT_ONCE)
     assert over == [True]
@@ -91,7 +126,7 @@ def test_who_has_just_logged_in_can_say_something(stage: Stage) -> None:
     client = stage.client()
     drain(stage)
     wait(stage, 0.5)
-    assert client.query("SELECT 1").hear()[-1:] == ["Z I"]
+    assert client.query("SELECT 2").hear()[-1:] == ["Z I"]
     wait(stage, 1.1)
     assert client.refusal()["C"] == "57P01"
 

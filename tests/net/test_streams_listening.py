@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from guardproxy.net.streams import StreamPort, StreamServerEndpoint, socket_path
-from tests.net.test_streams import Ends, Run, run  # noqa: F401 a fixture
+from tests.net.test_streams import Contexts, Ends, Run, run  # noqa: F401 a fixture
 
 WAITING = 100
 """In the queue of a socket: more than are accepted in one go."""
@@ -155,6 +155,44 @@ def test_a_socket_file_that_is_gone_is_no_trouble(run: Run, tmp_path: Path) -> N
     run(story())
 
 
+@pytest.mark.parametrize("encrypted", [False, True], ids=["clear", "tls"])
+def test_what_comes_can_be_diverted(
+    run: Run,  # noqa: F811
+    tmp_path: Path,
+    encrypted: bool,
+) -> None:
+    """While a stream lives, and also where the loop has taken the method for its own."""
+
+    async def story() -> None:
+        factory = Ends()
+        port = listen("127.0.0.1", 0, factory)
+        with call(("127.0.0.1", number_of(port))) as client:
+            await arrived(1, factory)
+            end = factory.built[0]
+            speak: socket.socket = client
+            if encrypted:
+                contexts = Contexts(tmp_path)
+                loop = asyncio.get_running_loop()
+                secured = end.transport.start_tls(contexts.server, server_side=True)
+                wrap = contexts.client.wrap_socket
+                speak = await loop.run_in_executor(
+                    None, lambda: wrap(client, server_hostname="localhost")
+                )
+                await secured.asFuture(loop)
+            speak.sendall(b"before")
+            await end.hears(b"before")
+            elsewhere: asyncio.Queue[bytes] = asyncio.Queue()
+            end.transport.divert(elsewhere.put_nowait)
+            speak.sendall(b"after")
+            assert await elsewhere.get() == b"after"
+            end.transport.abortConnection()
+            await end.until(lambda: end.lost)
+            speak.close()
+        port.stopListening()
+
+    run(story())
+
+
 def test_the_queue_of_a_lent_socket_is_left_to_the_next(run: Run) -> None:  # noqa: F811
     """systemd keeps it open from one guard to the next."""
 
@@ -171,25 +209,5 @@ def test_the_queue_of_a_lent_socket_is_left_to_the_next(run: Run) -> None:  # no
                 after.startListening()
                 await greets(factory, [client])
                 after.stopListening()
-
-    run(story())
-
-
-@pytest.mark.parametrize("reuse_port", [False, True])
-def test_everybody_may_knock_at_a_socket_file(
-    run: Run,  # noqa: F811
-    tmp_path: Path,
-    reuse_port: bool,
-) -> None:
-    """Django is another user as a rule; its directory may close it to others."""
-
-    async def story() -> None:
-        before = os.umask(0o077)
-        try:
-            port = listen(str(tmp_path), 0, Ends(), reuse_port)
-        finally:
-            os.umask(before)
-        assert os.stat(socket_path(str(tmp_path), 0)).st_mode & 0o777 == 0o777
-        port.stopListening()
 
     run(story())

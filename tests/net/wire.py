@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -32,6 +32,7 @@ class Wire:
         self.handshakes: list[dict[str, Any]] = []
         self.handshake: Deferred[None] | None = None
         self.socket: Any = None
+        self.receive: Callable[[bytes], None] = protocol.dataReceived
 
     def connect(self) -> None:
         self.protocol.makeConnection(self)
@@ -76,6 +77,9 @@ class Wire:
     def getHost(self) -> object:
         return ("127.0.0.1", 6432)
 
+    def divert(self, receive: Callable[[bytes], None]) -> None:
+        self.receive = receive
+
     def start_tls(self, context: ssl.SSLContext, **how: Any) -> Deferred[None]:
         self.handshakes.append({"context": context, **how})
         self.handshake = Deferred()
@@ -92,7 +96,7 @@ class Wire:
     def send(self, data: bytes) -> None:
         """The other side says something."""
         assert not self.lost
-        self.protocol.dataReceived(data)
+        self.receive(data)
 
     def fill(self, full: bool = True) -> None:
         """The other side does not read; or it does again."""

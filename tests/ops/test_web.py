@@ -359,3 +359,33 @@ def test_a_port_that_is_taken_is_named() -> None:
     cast(Any, house.reactor).listenTCP = refuse
     with pytest.raises(OSError, match=r"http\.port .*6433"):
         Web(house.windows, Settings(), house.reactor)
+
+
+def test_it_can_be_opened_in_another_way_and_be_left() -> None:
+    """Where another guard has the port too."""
+    house = House(Http())
+    opened: list[tuple[object, ...]] = []
+    left: list[bool] = []
+
+    class Port:
+        def stopListening(self) -> None:
+            left.append(True)
+
+    def listen(*place: object) -> Port:
+        opened.append(place)
+        return Port()
+
+    web = Web(house.windows, Settings(), house.reactor, listen)
+    assert (opened[0][0], opened[0][3]) == (6433, "127.0.0.1")
+    web.leave()
+    assert left == [True]
+
+
+def test_a_port_that_is_taken_is_named_however_it_is_opened() -> None:
+    house = House(Http())
+
+    def refuse(*place: object) -> None:
+        raise OSError(98, "Address already in use")
+
+    with pytest.raises(OSError, match=r"http\.port .*in use"):
+        Web(house.windows, Settings(), house.reactor, refuse)

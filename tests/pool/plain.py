@@ -47,5 +47,5 @@ def situation(admission: Admission[int]) -> list[object]:
         ],
     )
     leases = sorted((s.id, s.holder) for p in admission.pools for s in p[Population.LEASED])
-    asked = sorted(server.id for server in admission._asked)
+    asked = sorted(server.id for server in admission.asked)
     return [pools, leases, asked, [ticket.number for ticket in admission.waiters()]]

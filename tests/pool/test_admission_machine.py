@@ -252,7 +252,7 @@ class AdmissionMachine(World):
 
     @invariant()
     def both_agree_who_was_asked(self) -> None:
-        assert set(self.admission._asked) == self.asked
+        assert set(self.admission.asked) == self.asked
 
     @invariant()
     def rules_count_their_leases(self) -> None:
@@ -314,7 +314,7 @@ class AdmissionMachine(World):
         return sum(server.pool is pool for server in self.asked)
 
     def _coming_back(self, limit: int) -> int:
-        rules = self.admission._rule_of
+        rules = self.admission.rule_of
         clean_soon = [s for s in rules if self.servers[s] is Population.CLEANING and s.soon]
         return sum(rules.get(server) == limit for server in [*self.asked, *clean_soon])
 
@@ -352,7 +352,7 @@ class AdmissionMachine(World):
         assert (self.admission.servers, self.admission.waiting) == (0, 0)
         assert not any(self.admission._held.values())
         assert not any(pool.private for pool in self.admission.pools)
-        assert not self.admission._lines
+        assert not self.admission.lines
 
 
 TestAdmission = AdmissionMachine.TestCase

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardproxy.session.commands import Parting
-from guardproxy.session.conversations import Dirty, Message, reset, settle
+from guardproxy.session.conversations import Dirty, reset, settle
 from guardproxy.session.session import Session
 from guardproxy.session.states import State
-from guardproxy.wire.frames import Frames
+from guardproxy.wire.frames import Frames, Message
 from tests.session.backend import Backend
 from tests.session.transcript import idle, said
 

@@ -14,7 +14,6 @@ from guardproxy.session.conversations import (
     Credential,
     Dirty,
     Greeting,
-    Message,
     PasswordWanted,
     hand_over,
     learn,
@@ -25,6 +24,7 @@ from guardproxy.session.conversations import (
 )
 from guardproxy.session.parameters import SET_CONFIG
 from guardproxy.wire import messages
+from guardproxy.wire.frames import Message
 from guardproxy.wire.scram import MECHANISM, MECHANISM_PLUS, ScramKeys, Verifier
 from tests.session.transcript import converse, said
 from tests.wire.test_scram import log_in_at_our_own

@@ -18,6 +18,11 @@ def on(shelf: Shelf, limit: int = 200) -> Statements:
     return made
 
 
+def under_way(mine: Statements) -> bool:
+    """Whether an answer is awaited."""
+    return bool(mine._pending)
+
+
 def prepared(name: bytes = b"s", finding: Finding = NOTHING) -> tuple[Statements, Shelf]:
     shelf = Shelf()
     mine = on(shelf)
@@ -33,7 +38,7 @@ def test_completions_are_ours_or_the_clients_in_order() -> None:
     mine.wanted(b"s", 1)
     mine.parse(b"t", b"SELECT 2\0\0\0", NOTHING, 1)
     assert [mine.completed(1) for _ in range(3)] == [False, True, False]
-    assert not mine.under_way
+    assert not under_way(mine)
 
 
 def test_nothing_is_owed_for_a_completion_of_nobodys() -> None:
@@ -59,7 +64,7 @@ def test_an_error_takes_back_what_stands_behind_it_in_its_batch_only() -> None:
     mine.parse(b"b", b"SELECT 2\0\0\0", NOTHING, 1)
     mine.failed(0)
     assert list(mine.names) == [b"b"]
-    assert mine.under_way
+    assert under_way(mine)
 
 
 def test_what_is_left_when_all_is_answered_has_not_happened() -> None:
@@ -67,17 +72,17 @@ def test_what_is_left_when_all_is_answered_has_not_happened() -> None:
     mine.parse(b"a", TEXT, NOTHING, 0)
     mine.settled()
     assert mine.names == {}
-    assert not mine.under_way
+    assert not under_way(mine)
 
 
 def test_two_names_for_one_text_are_both_forgotten_by_the_server() -> None:
     mine, shelf = prepared(b"a")
     mine.parse(b"b", TEXT, NOTHING, 1)
-    while mine.under_way:
+    while under_way(mine):
         mine.completed(1)
     mine.wanted(b"b", 2)
     mine.for_sql(b"DEALLOCATE a", 3, runs=True)
-    while mine.under_way:
+    while under_way(mine):
         mine.completed(3)
     mine.deallocated_one()
     first, there = mine.wanted(b"b", 3)
@@ -100,7 +105,7 @@ def test_what_was_sent_apart_and_failed_is_not_there() -> None:
     mine.arrive(Shelf())
     mine.for_sql(b"EXECUTE s", 1, runs=True)
     mine.over(1, failed=True)
-    assert not mine.under_way
+    assert not under_way(mine)
     assert mine.wanted(b"s", 2)[0] != b""
     mine.completed(2)
     mine.for_sql(b"EXECUTE s", 3, runs=True)

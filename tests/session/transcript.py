@@ -24,13 +24,12 @@ from typing import Any
 
 from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command
-from guardproxy.session.conversations import Message
 from guardproxy.session.parameters import PUT_BACK, SET_CONFIG
 from guardproxy.session.passthrough import Passthrough
 from guardproxy.session.session import Session
 from guardproxy.session.states import Event
 from guardproxy.wire import messages
-from guardproxy.wire.frames import Frames
+from guardproxy.wire.frames import Frames, Message
 
 CLIENT = {
     "Bind": "B",
