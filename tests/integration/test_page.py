@@ -257,6 +257,7 @@ def test_who_comes_past_the_guard(browser: Browser, guard: NewGuard, pg: Postgre
         row = browser.wait_for("tbody", "cron job")
         assert "past the guard" in row
         assert "a guard's own watcher" in row
+        assert browser.text("#idle-who") == "End what comes past the guard and is idle for"
     place.terminate()
     pg.query("drop role watcher")
 

@@ -17,7 +17,7 @@ from tests.integration.conftest import NewGuard
 from tests.integration.postgres import Postgres
 from tests.integration.waiting import eventually
 from tests.integration.watching import WATCH, asks, look_thrice, prepare
-from tests.integration.windows import Windows
+from tests.integration.windows import TOKEN, Windows
 
 
 @pytest.fixture(scope="module", params=["system", "embedded"])
@@ -265,6 +265,20 @@ def test_idle_ones_past_the_guard_are_ended_and_nobody_else(guard: NewGuard, old
         (again,) = ours.execute("select pg_backend_pid()").fetchone() or (0,)
         assert again == served
     assert running.log().count(" terminated ") == 2
+
+
+def test_whoever_has_the_token_can_end_them_now(guard: NewGuard, old: Postgres) -> None:
+    """Though the interval would only say so, and its conditions are not met."""
+    rules = {"user": "alice", "when": {"connections": 1000}}
+    http = {"token": TOKEN}
+    running = guard(old, http=http, watch={**WATCH, "interval": 0, "terminate_idle": rules})
+    with old.connect(sslmode="disable") as direct, old.connect("bob", sslmode="disable") as bob:
+        answer = Windows(running).post("/api/end-idle", {"older_than": 0.001})
+        assert (answer.status, answer.json) == (200, {"closed": 1})
+        with pytest.raises(psycopg.OperationalError):
+            direct.execute("select 1")
+        bob.execute("select 1")
+    running.wait_for_log(" terminated .*user=alice")
 
 
 def test_two_guards_leave_each_others_servers_alone(guard: NewGuard, old: Postgres) -> None:

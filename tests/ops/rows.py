@@ -22,6 +22,8 @@ class Watched:
 
     seen: Activity = NOTHING
     ended: Counter[str] = field(default_factory=Counter)
+    asked: list[tuple[float | None, bool | None]] = field(default_factory=list)
+    ending: Deferred[tuple[BackendView, ...]] = field(default_factory=Deferred)
 
     def activity(self) -> Activity:
         return self.seen
@@ -32,7 +34,8 @@ class Watched:
     def terminate_idle(
         self, older_than: float | None = None, dry_run: bool | None = None
     ) -> Deferred[tuple[BackendView, ...]]:
-        return succeed(())
+        self.asked.append((older_than, dry_run))
+        return self.ending
 
 
 def row(pid: int, **more: Any) -> Row:
