@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import signal
 import sys
@@ -25,6 +26,7 @@ from benchmarks.rivals import (
     GUARDPROXY_TRANSACTION,
     PGBOUNCER,
     PGBOUNCER_SCRAM,
+    PURE,
     Rival,
 )
 from benchmarks.scenarios import SCENARIOS
@@ -64,6 +66,7 @@ class Run:
     default="guardproxy",
     help="What to measure; pgbouncer against itself shows how noisy the machine is.",
 )
+@click.option("--pure", is_flag=True, help="Not the compiled copy, though there is one.")
 @click.option(
     "--pg-bin",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -80,6 +83,7 @@ def main(
     plots: Path | None,
     readme: bool,
     ours: str,
+    pure: bool,
     pg_bin: Path | None,
 ) -> None:
     """Measure guardproxy beside its rivals and print Markdown tables.
@@ -89,6 +93,8 @@ def main(
     """
     # So that whoever stops us stops all that we have started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if pure:
+        os.environ[PURE] = "1"
     plan = QUICK if quick else Plan()
     wishes = {"rounds": rounds, "seconds": seconds, "copies": copies, "minutes": minutes}
     plan = replace(plan, **{name: wish for name, wish in wishes.items() if wish})  # type: ignore[arg-type]

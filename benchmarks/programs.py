@@ -69,12 +69,13 @@ def running(
     demoted: bool = False,
     stdout: int | None = None,
     env: dict[str, str] | None = None,
+    cwd: Path = ROOT,
 ) -> Iterator[subprocess.Popen[str]]:
     """A program in the foreground, ended when the block is left; its words go to `log`."""
     with log.open("w") as sink:
         program = subprocess.Popen(
             [str(arg) for arg in argv],
-            cwd="/" if demoted else ROOT,
+            cwd="/" if demoted else cwd,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=sink if stdout is None else stdout,

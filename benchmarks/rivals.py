@@ -6,6 +6,8 @@ connects not logged. PostgreSQL asks everybody for SCRAM.
 
 from __future__ import annotations
 
+import filecmp
+import os
 import re
 import select
 import shutil
@@ -130,10 +132,31 @@ def first_words(*argv: str) -> Callable[[], str]:
 # guardproxy
 
 
+COMPILED = ROOT / "build/compiled"
+PURE = "GUARDPROXY_PURE"
+
+
+def home() -> Path:
+    """Where guardproxy is started: the compiled copy of this tree if there is one, else the tree.
+
+    RunError for a copy of other sources than are here.
+    """
+    if os.environ.get(PURE, "") not in ("", "0") or not COMPILED.exists():
+        return ROOT
+    sources = sorted(path.relative_to(ROOT) for path in (ROOT / "guardproxy").rglob("*.py"))
+    _, changed, missing = filecmp.cmpfiles(ROOT, COMPILED, sources, shallow=False)
+    if changed or missing:
+        raise RunError(
+            f"{COMPILED.relative_to(ROOT)} has other sources than the tree: "
+            "python deploy/build/backend.py (or --remove, or measure with --pure)"
+        )
+    return COMPILED
+
+
 def guardproxy_version() -> str:
     done = subprocess.run(
         [sys.executable, "-m", "guardproxy", "--version"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=home(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     return f"{done.stdout.strip() or 'guardproxy'}, Python {sys.version.split()[0]}"
 
@@ -144,7 +167,7 @@ def start_guardproxy(pool_mode: str) -> Start:
         config = write_settings("guardproxy.yaml", scratch, postgres, setting, pool_mode=pool_mode)
         log = scratch / "guardproxy.log"
         argv: list[str | Path] = [sys.executable, "-m", "guardproxy", "run", "--config", config]
-        with programs.running(argv, log, stdout=subprocess.PIPE) as program:
+        with programs.running(argv, log, stdout=subprocess.PIPE, cwd=home()) as program:
             line = first_line(program)
             found = re.search(r"listening on 127\.0\.0\.1:(\d+)", line)
             if found is None:

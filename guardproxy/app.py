@@ -19,6 +19,7 @@ from guardproxy import __version__, files
 from guardproxy.config import Change, ConfigError, Loaded, changes, needs_restart
 from guardproxy.life import Phase
 from guardproxy.ops.gate import Gate
+from guardproxy.wire.frames import BUILD
 
 if TYPE_CHECKING:
     from guardproxy.net.service import GuardService
@@ -152,7 +153,7 @@ class Application:
         if cap == "auto":
             cap += f" (first {pool.first_cap})"
         print(  # noqa: T201 the one line for people and for those who start us
-            f"guardproxy {__version__} listening on {where}, "
+            f"guardproxy {__version__} ({BUILD}) listening on {where}, "
             f"upstream {service.pooler.upstream}, mode {pool.mode}, "
             f"cap {cap} server connections{page}",
             flush=True,

@@ -17,6 +17,7 @@ import click
 from guardproxy import __version__
 from guardproxy.config import CONFIG_VARIABLE, ConfigError, Loaded, describe, load
 from guardproxy.leaves import LEAVES
+from guardproxy.wire.frames import BUILD
 
 # A host and, where one was given, its port: texts still, as in a file.
 Address = tuple[str, str | None]
@@ -132,7 +133,7 @@ def _ipv6(host: str) -> str:
 
 
 @click.group(epilog=EXIT_CODES + COMPLETION)
-@click.version_option(__version__, prog_name="guardproxy")
+@click.version_option(f"{__version__} ({BUILD})", prog_name="guardproxy")
 def cli() -> None:
     """A connection guard between Django and PostgreSQL: cap, fair queue, idle closing.
 

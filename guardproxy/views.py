@@ -6,6 +6,7 @@ monotonic clock; `Moment` makes dates and ages of them. Sizes are bytes, times a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -225,3 +226,7 @@ class Activity:
     def blocked(self) -> int:
         """How many wait for a lock that somebody else holds."""
         return sum(bool(backend.blocked_by) for backend in self.backends)
+
+    def counts(self) -> dict[tuple[Origin, str], int]:
+        """Connections by origin and state."""
+        return dict(Counter((backend.origin, backend.state) for backend in self.backends))

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from guardproxy import __version__
 from guardproxy.cli import Address, cli, one_address, several_addresses
 from guardproxy.config import Loaded
+from guardproxy.wire.frames import BUILD
 
 Load = Callable[[], Loaded]
 
@@ -301,7 +302,7 @@ def program(*argv: str, **environ: str) -> "subprocess.CompletedProcess[str]":
 
 def test_the_module_runs_under_the_programs_name() -> None:
     done = program("--version")
-    assert (done.returncode, done.stdout) == (0, f"guardproxy, version {__version__}\n")
+    assert (done.returncode, done.stdout) == (0, f"guardproxy, version {__version__} ({BUILD})\n")
 
 
 def test_a_shell_can_ask_for_completions() -> None:

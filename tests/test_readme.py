@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from guardproxy.config import load, settings_table
+from guardproxy.wire.frames import BUILD
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -85,7 +86,8 @@ def test_run(line: str, folder: Path) -> None:
         assert process.stdout is not None
         ready = process.stdout.readline()
         process.send_signal(signal.SIGTERM)
-    assert re.match(r"guardproxy \S+ listening on 127.0.0.1:\d+, upstream db:5432, mode", ready)
+    name = rf"guardproxy \S+ \({BUILD}\)"
+    assert re.match(rf"{name} listening on 127.0.0.1:\d+, upstream db:5432, mode", ready)
     assert process.returncode == 0
 
 

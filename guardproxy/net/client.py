@@ -172,7 +172,7 @@ class ClientLink(TwistedProtocol):
     def _take_password(self) -> bytes | None:
         if len(self._buffer) < HEADER_SIZE:
             return None
-        kind, length = header(self._buffer)
+        kind, length = header(bytes(self._buffer[:HEADER_SIZE]))
         if kind != messages.PASSWORD or not 4 <= length <= MAX_PASSWORD_MESSAGE:
             raise ProtocolViolation("expected a password")
         whole = self._take(length + 1)

@@ -82,7 +82,7 @@ class Departure:
             self.pooler.cancels.send(link)
             self.pooler.clock.callLater(CANCEL_AGAIN, self._cancel_again, link, session)
         private = link.server.pool.private
-        patient = polite and parting is not None and parting.owed > 0
+        patient = polite and parting is not None and bool(session.owed)
         if parting is None or (private and not patient):
             self.pooler.close_server(link, Reason.CLIENT_ENDED if private else Reason.DIRTY)
             return

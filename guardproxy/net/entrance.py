@@ -177,8 +177,8 @@ class Entrance:
         session.application_name = request.application_name
         session.enter(Event.LOGGED_IN, self.pooler.now())
         session.enter(Event.ASKED, self.pooler.now())
-        pool: ClientPool = Pool(self.logins.of(request).pool.name, private=True)
-        self.pooler.packets[pool] = request.startup.packet
+        name = self.logins.of(request).pool.name
+        pool: ClientPool = Pool(name, private=True, key=request.startup.packet)
         self._logged_in(client)
         client.begin(session, b"")
         self.pooler.want_server(client, pool)

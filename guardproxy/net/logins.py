@@ -49,6 +49,13 @@ class Account:
         return hmac.compare_digest(known.password.encode(), given.encode())
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The key of a private pool: this opens its server, and nothing else that we know."""
+
+    credential: Credential | None
+
+
 class Errand:
     """Holds a ticket for a login: gets a server, does something with it, and lets it go."""
 
@@ -211,8 +218,7 @@ class Logins:
 
     def _trial(self, client: ClientLink, account: Account, credential: Credential | None) -> Errand:
         """Log in to PostgreSQL with this, and only this; the server then joins its pool."""
-        trial: ClientPool = Pool(account.pool.name, private=True)
-        self.pooler.credentials[trial] = credential
+        trial: ClientPool = Pool(account.pool.name, private=True, key=Trial(credential))
 
         def adopt(link: ServerLink) -> None:
             self.pooler.admission.adopt(link.server, account.pool)

@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused, UpstreamUnavailable
+from guardproxy.net.logins import Trial
 from guardproxy.net.server import ServerLink
 from guardproxy.pool.pool import Population
 from guardproxy.session import conversations
@@ -60,9 +61,8 @@ class Opener:
     async def _open(self, link: ServerLink, encrypt: bool) -> Any:
         pool = link.server.pool
         binding = await self.pooler.upstream.dial(link, encrypt)
-        packet = self.pooler.packets.get(pool)
-        if packet is not None:
-            return await link.converse(conversations.hand_over(packet))
+        if isinstance(pool.key, bytes):
+            return await link.converse(conversations.hand_over(pool.key))
         credential = self._credential(pool)
         name = pool.name
         return await link.converse(
@@ -71,8 +71,8 @@ class Opener:
 
     def _credential(self, pool: ClientPool) -> Credential | None:
         """On trial the client's own; else what has been proved, or stands in the settings."""
-        if pool in self.pooler.credentials:
-            return self.pooler.credentials[pool]
+        if isinstance(pool.key, Trial):
+            return pool.key.credential
         account = self.pooler.entrance.logins.account(pool.name)
         return account.credential or self.pooler.entrance.logins.configured(pool.name.user)
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from operator import attrgetter
 from time import monotonic
 from typing import Protocol
-from weakref import WeakKeyDictionary
 
 from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused
 from guardproxy.net import janitor, tls
@@ -32,7 +31,6 @@ from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revo
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
 from guardproxy.pool.surplus import surplus
 from guardproxy.session.commands import Command, Evacuate
-from guardproxy.session.conversations import Credential
 from guardproxy.session.login import Request
 from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Session
@@ -75,9 +73,6 @@ class Pooler:
         self.census = Census()
         self.clients: dict[int, ClientLink] = {}
         self.links: dict[ServerRecord, ServerLink] = {}
-        # Of private pools: what opens their one server. They go when their pool goes.
-        self.credentials: WeakKeyDictionary[ClientPool, Credential | None] = WeakKeyDictionary()
-        self.packets: WeakKeyDictionary[ClientPool, bytes] = WeakKeyDictionary()
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
         self.draining = False
         self.disabled: set[str] = set()  # databases nobody is let into, by an operator's word

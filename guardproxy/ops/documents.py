@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from guardproxy import __version__
-from guardproxy.ops.activity import NOTHING
 from guardproxy.ops.guard import Looks
 from guardproxy.ops.history import use
 from guardproxy.ops.verdict import verdict
@@ -65,14 +64,14 @@ class Wish:
         """From a URL's query. What is not understood is the default."""
         table = query.get("table", "")
         return cls(
-            table if table in TABLES else "clients",
+            table if table in (*TABLES, "activity") else "clients",
             query.get("text", "")[:FILTER_MAX].lower(),
             query.get("sort", ""),
             query.get("down", "") == "1",
         )
 
 
-def state(looks: Looks, phase: str, can_act: bool, wish: Wish, activity: Activity = NOTHING) -> Row:
+def state(looks: Looks, activity: Activity, phase: str, can_act: bool, wish: Wish) -> Row:
     """How things stand, and one table."""
     seen, now, pools = looks.overview(), looks.moment(), looks.pools()
     servers = looks.servers()
@@ -90,15 +89,22 @@ def state(looks: Looks, phase: str, can_act: bool, wish: Wish, activity: Activit
             "servers": seen.servers,
             "pools": len(pools),
             "endings": sum(seen.endings.values()),
-            "backends": activity.connections,
+            "activity": activity.connections,
         },
+        "watched": activity.at is not None,
         "queries": seen.tally.queries,
         **{
             name: getattr(seen, name)
             for name in ("mode", "upstream", "cap", "waiting", "longest_wait", "at_the_door")
         },
-        "table": TABLES[wish.table](looks, now, activity).shown(wish),
+        "table": _table(looks, activity, now, wish).shown(wish),
     }
+
+
+def _table(looks: Looks, activity: Activity, now: Moment, wish: Wish) -> Table[Any]:
+    if wish.table == "activity":
+        return _activity(activity, now)
+    return TABLES[wish.table](looks, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,7 @@ def _age(now: Moment, since: float) -> float:
     return round(now.age(since), 1)
 
 
-def _clients(looks: Looks, now: Moment, _: Activity) -> Table[ClientView]:
+def _clients(looks: Looks, now: Moment) -> Table[ClientView]:
     views = sorted(looks.clients(), key=lambda view: (_urgency(view), view.since))
     return Table("clients", views, partial(_client, now))
 
@@ -179,14 +185,11 @@ def _client(now: Moment, view: ClientView) -> Row:
 def _whence(view: ClientView) -> str:
     if view.pid is not None:
         return f"pid {view.pid} {view.command}".strip()
-    return _place(view.address, view.port)
+    host = f"[{view.address}]" if ":" in view.address else view.address
+    return f"{host}:{view.port}"
 
 
-def _place(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _servers(looks: Looks, now: Moment, _: Activity) -> Table[ServerView]:
+def _servers(looks: Looks, now: Moment) -> Table[ServerView]:
     return Table("servers", looks.servers(), partial(_server, now))
 
 
@@ -209,7 +212,7 @@ def _server(now: Moment, view: ServerView) -> Row:
     }
 
 
-def _pools(looks: Looks, now: Moment, _: Activity) -> Table[PoolView]:
+def _pools(looks: Looks, now: Moment) -> Table[PoolView]:
     pools = sorted(looks.pools(), key=lambda pool: (-pool.waiting, -sum(pool.servers.values())))
     return Table("pools", pools, _pool)
 
@@ -238,7 +241,7 @@ _POLITE = ("client_left", "server_idle_timeout", "server_lifetime")
 """Reasons for which nobody gets up: shown after all others."""
 
 
-def _endings(looks: Looks, now: Moment, _: Activity) -> Table[EndingView]:
+def _endings(looks: Looks, now: Moment) -> Table[EndingView]:
     """Those somebody may want to know of first."""
     views = sorted(looks.endings(), key=lambda view: view.reason.value in _POLITE)
     return Table("endings", views, partial(_ending, now))
@@ -262,47 +265,40 @@ def _ending(now: Moment, view: EndingView) -> Row:
     }
 
 
-def _backends(looks: Looks, now: Moment, activity: Activity) -> Table[BackendView]:
-    """Who holds others up, who waits for them, who comes past the guard, the rest; in each the
-    longest first. PostgreSQL's own processes only where they matter."""
-    blockers = {pid for backend in activity.backends for pid in backend.blocked_by}
+def _activity(activity: Activity, now: Moment) -> Table[BackendView]:
+    """PostgreSQL's own view; first who blocks others or comes past the guard, the longest first."""
+    blocking = {pid for backend in activity.backends for pid in backend.blocked_by}
 
-    def urgency(view: BackendView) -> tuple[bool, bool, bool, float]:
-        direct = view.origin is Origin.DIRECT
-        return view.pid not in blockers, not view.blocked_by, not direct, -view.state_age
+    def urgency(backend: BackendView) -> tuple[bool, bool, float]:
+        direct = backend.origin is Origin.DIRECT
+        return backend.pid not in blocking, not direct, -backend.state_age
 
-    shown = [
-        view
-        for view in activity.backends
-        if view.origin is not Origin.BACKGROUND or view.blocked_by or view.pid in blockers
-    ]
-    return Table("backends", sorted(shown, key=urgency), _backend)
+    passed = now.age(activity.at) if activity.at is not None else 0.0
+    return Table("activity", sorted(activity.backends, key=urgency), partial(_backend, passed))
 
 
-def _backend(view: BackendView) -> Row:
+def _backend(passed: float, view: BackendView) -> Row:
+    """Ages are of the look; so much has passed since."""
     return {
         "pid": view.pid,
         "origin": view.origin.value,
         "user": view.user,
         "database": view.database,
         "application": view.application_name,
-        "from": _place(view.address, view.port) if view.address else "",
-        "state": "hidden" if view.hidden else view.state,
-        "for": round(view.state_age, 1),
-        "transaction": round(view.transaction_age, 1) or None,
+        "from": f"{view.address}:{view.port}" if view.address else "",
+        "state": view.state,
+        "for": round(view.state_age + passed, 1),
         "wait": view.wait,
         "blocked_by": ", ".join(map(str, view.blocked_by)),
         "statement": view.statement,
-        "server": view.server,
         "client": view.client,
-        "age": round(view.age, 1),
+        "age": round(view.age + passed, 1),
     }
 
 
-TABLES: Mapping[str, Callable[[Looks, Moment, Activity], Table[Any]]] = {
+TABLES: Mapping[str, Callable[[Looks, Moment], Table[Any]]] = {
     "clients": _clients,
     "servers": _servers,
     "pools": _pools,
     "endings": _endings,
-    "backends": _backends,
 }

@@ -60,12 +60,10 @@ _TIMES = {
 }
 
 
-def registry(looks: Looks, watching: Watching | None = None) -> CollectorRegistry:
+def registry(looks: Looks, watching: Watching) -> CollectorRegistry:
     """Everything there is to scrape, apart from Prometheus' global one."""
     own = CollectorRegistry()
-    own.register(GuardCollector(looks))
-    if watching is not None:
-        own.register(WatchCollector(watching))
+    own.register(GuardCollector(looks, watching))
     ProcessCollector(registry=own)
     PlatformCollector(registry=own)
     return own
@@ -102,8 +100,9 @@ class _Sum:
 class GuardCollector(Collector):
     """Makes all of the guard's own metrics when it is asked."""
 
-    def __init__(self, looks: Looks) -> None:
+    def __init__(self, looks: Looks, watching: Watching) -> None:
         self._looks = looks
+        self._watching = watching
         self._named: dict[Name, None] = {}  # who has series of its own, first come first served
 
     def describe(self) -> list[Metric]:
@@ -115,6 +114,7 @@ class GuardCollector(Collector):
         yield from _whole(overview)
         yield from _pools(self._summed(self._looks.pools()))
         yield from _ended(overview, self._looks.timings.errors.counts)
+        yield from _watched(self._watching.activity(), self._watching.ended)
         for name, meaning in _TIMES.items():
             yield _histogram(name, meaning, getattr(self._looks.timings, name))
 
@@ -131,66 +131,6 @@ class GuardCollector(Collector):
             own = name if name in self._named else (OTHER, OTHER)
             sums.setdefault(own, _Sum()).add(pool)
         return sums
-
-
-class WatchCollector(Collector):
-    """PostgreSQL's own view, as it was seen last; nothing while nobody looks."""
-
-    def __init__(self, watching: Watching) -> None:
-        self._watching = watching
-
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        seen = self._watching.activity()
-        if seen.at is None and not seen.failure:
-            return
-        up = float(not seen.failure)
-        yield _gauge("watch_up", "1 while PostgreSQL's own view can be had.", up)
-        ended = CounterMetricFamily(
-            "guardproxy_terminated",
-            "Idle connections past the guard that were ended, or would have been.",
-            labels=["dry_run"],
-        )
-        for event, dry_run in (("terminated", "false"), ("would_terminate", "true")):
-            ended.add_metric([dry_run], self._watching.ended.get(event, 0))
-        yield ended
-        if seen.at is not None:
-            yield from _postgresql(seen)
-
-
-def _postgresql(seen: Activity) -> Iterator[Metric]:
-    """Labels come from PostgreSQL's own words: origins and states, a few dozen at most."""
-    labels = ["origin", "state"]
-    connections = GaugeMetricFamily(
-        "guardproxy_postgresql_connections",
-        "PostgreSQL's processes, by whose they are: ours, guard (another one's), watcher, direct "
-        "(past the guard), replication, background.",
-        labels=labels,
-    )
-    longest = GaugeMetricFamily(
-        "guardproxy_postgresql_longest_seconds",
-        "Seconds the first of them has been in this state.",
-        labels=labels,
-    )
-    ages: dict[tuple[str, str], list[float]] = {}
-    for backend in seen.backends:
-        state = "hidden" if backend.hidden else backend.state
-        ages.setdefault((backend.origin.value, state), []).append(backend.state_age)
-    for key, lasted in ages.items():
-        connections.add_metric(key, len(lasted))
-        longest.add_metric(key, max(lasted))
-    yield from (connections, longest)
-    yield _gauge(
-        "postgresql_connections_max", "PostgreSQL's max_connections.", seen.max_connections
-    )
-    yield _gauge(
-        "postgresql_room", "How many more connections an ordinary role can make.", seen.room
-    )
-    yield _gauge(
-        "postgresql_blocked", "How many wait for a lock that somebody else holds.", seen.blocked
-    )
 
 
 def _name(pool: PoolView) -> Name:
@@ -309,6 +249,40 @@ def _ended(seen: Overview, refusals: Mapping[str, int]) -> Iterator[Metric]:
         for sqlstate, count in counts.items():
             errors.add_metric([origin, sqlstate], count)
     yield errors
+
+
+def _watched(seen: Activity, ended: Mapping[str, int]) -> Iterator[Metric]:
+    """PostgreSQL's own view, while somebody looks (watch.user)."""
+    if seen.at is None and not seen.failure:
+        return
+    yield _gauge(
+        "watch_failing", "1 while PostgreSQL cannot be asked for its view.", bool(seen.failure)
+    )
+    terminated = CounterMetricFamily(
+        "guardproxy_watch_ended",
+        "Connections past the guard that were ended, or would have been (watch.terminate_idle).",
+        labels=["result"],
+    )
+    for result, count in ended.items():
+        terminated.add_metric([result], count)
+    yield terminated
+    if seen.at is None:
+        return
+    backends = GaugeMetricFamily(
+        "guardproxy_postgresql_connections",
+        "PostgreSQL's processes, by whose they are and their state.",
+        labels=["origin", "state"],
+    )
+    for (origin, state), count in seen.counts().items():
+        backends.add_metric([origin.value, state], count)
+    yield backends
+    yield _gauge(
+        "postgresql_connections_max", "PostgreSQL's max_connections.", seen.max_connections
+    )
+    yield _gauge(
+        "postgresql_connections_room", "How many more an ordinary role can open.", seen.room
+    )
+    yield _gauge("postgresql_blocked", "Connections that wait for a lock of another.", seen.blocked)
 
 
 def _histogram(name: str, meaning: str, taken: Histogram) -> Metric:

@@ -290,8 +290,8 @@ class Windows(Resource):
     def _state(self, request: Request) -> bytes:
         self._may_read(request)
         wish = Wish.read(_query(request))
-        activity = self._watching.activity()
-        shown = documents.state(self._looks, self._phase(), self._gate.can_act, wish, activity)
+        activity, can_act = self._watching.activity(), self._gate.can_act
+        shown = documents.state(self._looks, activity, self._phase(), can_act, wish)
         return _json(request, shown)
 
     def _past(self, request: Request) -> bytes:

@@ -29,7 +29,7 @@ import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Set
 from heapq import merge
-from typing import Generic
+from typing import Final, Generic
 
 from guardproxy.errors import QueueFull, Reason
 from guardproxy.pool.orders import Close, Grant, Open, Order, Revoke, Ticket
@@ -44,8 +44,11 @@ IdleSince = Callable[[Holder], "float | None"]
 _Line = tuple[Pool[Holder] | None, int | None]
 
 # An enum's members are slow to look up (CPython 3.11).
-_IDLE, _LEASED = Population.IDLE, Population.LEASED
-_OPENING, _CLEANING, _CLOSING = Population.OPENING, Population.CLEANING, Population.CLOSING
+_IDLE: Final = Population.IDLE
+_LEASED: Final = Population.LEASED
+_OPENING: Final = Population.OPENING
+_CLEANING: Final = Population.CLEANING
+_CLOSING: Final = Population.CLOSING
 
 
 class Admission(Generic[Holder]):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Generic
+from typing import ClassVar, Generic
 
 from guardproxy.errors import Reason
 from guardproxy.pool.pool import Holder, Pool, Server
@@ -24,34 +23,46 @@ class Ticket(Generic[Holder]):
         self.number = 0
 
 
-@dataclass(slots=True)
 class Grant(Generic[Holder]):
     """Give this server to the ticket's holder; if it declines, `released` brings it back."""
 
-    ticket: Ticket[Holder]
-    server: Server[Holder]
+    __slots__ = ("server", "ticket")
+    __match_args__: ClassVar = ("ticket", "server")
+
+    def __init__(self, ticket: Ticket[Holder], server: Server[Holder]) -> None:
+        self.ticket = ticket
+        self.server = server
 
 
-@dataclass(slots=True)
 class Open(Generic[Holder]):
     """Connect and log in; then say `opened`, or `gone` if it failed."""
 
-    server: Server[Holder]
+    __slots__ = ("server",)
+    __match_args__: ClassVar = ("server",)
+
+    def __init__(self, server: Server[Holder]) -> None:
+        self.server = server
 
 
-@dataclass(slots=True)
 class Close(Generic[Holder]):
     """End this server; say `gone` when PostgreSQL has closed its side."""
 
-    server: Server[Holder]
-    reason: Reason
+    __slots__ = ("reason", "server")
+    __match_args__: ClassVar = ("server", "reason")
+
+    def __init__(self, server: Server[Holder], reason: Reason) -> None:
+        self.server = server
+        self.reason = reason
 
 
-@dataclass(slots=True)
 class Revoke(Generic[Holder]):
     """Ask its session for this server; then say `released`, or `kept` if it stays."""
 
-    server: Server[Holder]
+    __slots__ = ("server",)
+    __match_args__: ClassVar = ("server",)
+
+    def __init__(self, server: Server[Holder]) -> None:
+        self.server = server
 
 
 Order = Grant[Holder] | Open[Holder] | Close[Holder] | Revoke[Holder]

@@ -9,18 +9,18 @@ import enum
 import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 from guardproxy.errors import Reason
 
 Holder = TypeVar("Holder")
 
-FIRST_RETRY = 0.1
+FIRST_RETRY: Final = 0.1
 """Seconds to the first new attempt after PostgreSQL could not be reached; doubled each time."""
-MAX_RETRY = 2.0
+MAX_RETRY: Final = 2.0
 """Seconds: a PostgreSQL that comes back is found within this."""
-MAX_WELCOMES = 64
+MAX_WELCOMES: Final = 64
 """Sets of startup parameters whose outcome is remembered for each pool."""
 
 
@@ -87,20 +87,24 @@ class PoolName:
         return f"{self.user}@{self.database}"
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
 class Pool(Generic[Holder]):
-    """The servers of one (database, user). A private pool has one server, for one client only."""
+    """The servers of one (database, user). A private pool has one server, for one client only.
 
-    name: PoolName
-    private: bool = False
-    backoff: Backoff = field(default_factory=Backoff)
-    populations: dict[Population, OrderedDict[Server[Holder], None]] = field(
-        default_factory=lambda: {population: OrderedDict() for population in Population}
-    )
-    pristine: Mapping[str, str] | None = None  # ParameterStatus of a clean server
-    welcomes: OrderedDict[frozenset[tuple[str, str]], Mapping[str, str]] = field(
-        default_factory=OrderedDict
-    )
+    `key` is for whoever opens the server of a private pool, and for nobody here.
+    """
+
+    __slots__ = ("backoff", "key", "name", "populations", "pristine", "private", "welcomes")
+
+    def __init__(self, name: PoolName, private: bool = False, key: object = None) -> None:
+        self.name = name
+        self.private = private
+        self.key = key
+        self.backoff = Backoff()
+        self.populations: dict[Population, OrderedDict[Server[Holder], None]] = {
+            population: OrderedDict() for population in Population
+        }
+        self.pristine: Mapping[str, str] | None = None  # ParameterStatus of a clean server
+        self.welcomes: OrderedDict[frozenset[tuple[str, str]], Mapping[str, str]] = OrderedDict()
 
     def __getitem__(self, population: Population) -> OrderedDict[Server[Holder], None]:
         return self.populations[population]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Set
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Final, Generic
 
 from guardproxy.pool.orders import Order, Ticket
 from guardproxy.pool.pool import Holder, Pool, Population, Server
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from guardproxy.pool.admission import Admission
 
 # An enum's members are slow to look up (CPython 3.11).
-_OPENING, _CLEANING, _CLOSING = Population.OPENING, Population.CLEANING, Population.CLOSING
+_OPENING: Final = Population.OPENING
+_CLEANING: Final = Population.CLEANING
+_CLOSING: Final = Population.CLOSING
 
 
 class Round(Generic[Holder]):

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 # 0 is for `skim`: what is only forwarded does not stop its walk.
-FORWARD, REQUEST, EXTENDED, PARSES, COPY_END, RESUMES, LEAVES, ILLEGAL = range(8)
+FORWARD: Final = 0
+REQUEST: Final = 1
+EXTENDED: Final = 2
+PARSES: Final = 3
+COPY_END: Final = 4
+RESUMES: Final = 5
+LEAVES: Final = 6
+ILLEGAL: Final = 7
 
 
 def client_table(unknown: int, also: Mapping[bytes, int]) -> bytes:
@@ -26,13 +34,16 @@ def skipped_table(unknown: int) -> bytes:
     return client_table(unknown, {b"QFBDECPcf": FORWARD, b"S": RESUMES})
 
 
-# For a session that moves: Bind; Describe and Close; FunctionCall; anything that must wait; the
-# Sync before that.
-BINDS, NAMES, CALLS, HOLDS, ENDS = range(ILLEGAL + 1, ILLEGAL + 6)
-_READ = {b"B": BINDS, b"DC": NAMES, b"F": CALLS}
-ROAMING = client_table(ILLEGAL, _READ)
-UP_TO_SYNC = client_table(ILLEGAL, _READ | {b"S": ENDS})
+# For a session that moves.
+BINDS: Final = 8
+NAMES: Final = 9  # Describe and Close
+CALLS: Final = 10  # FunctionCall
+HOLDS: Final = 11  # anything that must wait
+ENDS: Final = 12  # the Sync before that
+_READ: Final = {b"B": BINDS, b"DC": NAMES, b"F": CALLS}
+ROAMING: Final = client_table(ILLEGAL, _READ)
+UP_TO_SYNC: Final = client_table(ILLEGAL, _READ | {b"S": ENDS})
 """After what changes the meaning of names: the next batch depends on how this one ends."""
 # All must wait, but for COPY data, without which the server would not go on.
-_COPIES = dict(zip(b"dcf", (FORWARD, COPY_END, COPY_END), strict=True))
-HELD = bytes(_COPIES.get(kind, HOLDS) for kind in range(256))
+_COPIES: Final = dict(zip(b"dcf", (FORWARD, COPY_END, COPY_END), strict=True))
+HELD: Final = bytes(_COPIES.get(kind, HOLDS) for kind in range(256))

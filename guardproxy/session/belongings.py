@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from guardproxy.session import pins
 from guardproxy.session.parameters import RIGHTS, Parameters, in_order, of_startup, settable
@@ -21,9 +22,9 @@ from guardproxy.wire import messages
 from guardproxy.wire.frames import Message
 from guardproxy.wire.messages import DATA_ROW, ERROR, PARAMETER_STATUS
 
-STAYS_WITH_SERVER = frozenset((PinReason.LOAD, PinReason.SETSEED))
+STAYS_WITH_SERVER: Final = frozenset((PinReason.LOAD, PinReason.SETSEED))
 """What DISCARD ALL does not undo."""
-_DISCARDED = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
+_DISCARDED: Final = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
 """What it does undo, and no probe can see."""
 
 
@@ -46,7 +47,7 @@ _READ_BY_TOO = frozenset(
 )
 """What decides how a statement is read when it is prepared; of these the server does not say."""
 
-UNREADABLE = frozenset(("BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"))
+UNREADABLE: Final = frozenset(("BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"))
 """Encodings in which a byte that looks like a backslash may be half of another character."""
 
 
@@ -60,7 +61,7 @@ class Blind:
         return pins.OPAQUE
 
 
-_BLIND = Blind()
+_BLIND: Final = Blind()
 
 
 @dataclass(frozen=True, slots=True)

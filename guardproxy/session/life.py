@@ -6,12 +6,17 @@ is stamped for that alone.
 
 from __future__ import annotations
 
+from typing import Final
+
 from guardproxy.session.states import Event, State, after
 from guardproxy.stats import Counts, Timings
 
 # An enum's members are slow to look up (CPython 3.11).
-_WAITING, _ACTIVE, _IDLE = State.WAITING, State.ACTIVE, State.IDLE
-_IN_TRANSACTION, _FAILED = State.IN_TRANSACTION, State.FAILED
+_WAITING: Final = State.WAITING
+_ACTIVE: Final = State.ACTIVE
+_IDLE: Final = State.IDLE
+_IN_TRANSACTION: Final = State.IN_TRANSACTION
+_FAILED: Final = State.FAILED
 
 
 class Life:

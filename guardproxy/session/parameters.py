@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Final
 from weakref import WeakValueDictionary
 
 from guardproxy.wire import messages
 
-SET_CONFIG = "SELECT pg_catalog.set_config($1, $2, false)"
+SET_CONFIG: Final = "SELECT pg_catalog.set_config($1, $2, false)"
 """With NULL for the value it is RESET (src/backend/utils/misc/guc_funcs.c, set_config_by_name)."""
 
-PUT_BACK = """SELECT pg_catalog.set_config($1, $2, false) WHERE COALESCE(
+PUT_BACK: Final = """SELECT pg_catalog.set_config($1, $2, false) WHERE COALESCE(
     (SELECT source OPERATOR(pg_catalog.<>) 'session'::pg_catalog.text
         FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) $1),
     pg_catalog.current_setting($1, true)
@@ -24,10 +25,10 @@ PUT_BACK = """SELECT pg_catalog.set_config($1, $2, false) WHERE COALESCE(
     true)"""
 """Only what has really been reset; the second condition is for what pg_settings does not list."""
 
-PUT_BACK_LOCAL = PUT_BACK.replace("false", "true", 1)
+PUT_BACK_LOCAL: Final = PUT_BACK.replace("false", "true", 1)
 """The same until the transaction ends."""
 
-NOT_SETTABLE = frozenset(
+NOT_SETTABLE: Final = frozenset(
     ("in_hot_standby", "integer_datetimes", "is_superuser", "server_encoding", "server_version")
 )
 """Reported, but nobody's to set."""
@@ -93,7 +94,7 @@ def _place(pair: tuple[str, str | None]) -> tuple[int, str]:
     return (1 if name == "client_encoding" else 2, name)
 
 
-RIGHTS = {"session_authorization": 3, "role": 4}
+RIGHTS: Final = {"session_authorization": 3, "role": 4}
 
 
 def of_startup(wanted: Mapping[str, str], reported: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from guardproxy.session.acts import FORWARD, client_table, skipped_table
 from guardproxy.session.backend import Backend
@@ -15,8 +16,8 @@ from guardproxy.wire.frames import Frames
 from guardproxy.wire.messages import AUTHENTICATION, ERROR, PARAMETER_STATUS, READY_FOR_QUERY
 
 # PostgreSQL itself answers for what we do not know.
-_PASSTHROUGH = client_table(FORWARD, {})
-_SKIPPED = skipped_table(FORWARD)
+_PASSTHROUGH: Final = client_table(FORWARD, {})
+_SKIPPED: Final = skipped_table(FORWARD)
 
 
 class Passthrough(Session):

@@ -9,6 +9,7 @@ what they *have* done is asked of the server, once, before it is given back.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from guardproxy.session.acts import HELD, UP_TO_SYNC
 from guardproxy.session.backend import Backend
@@ -30,9 +31,9 @@ from guardproxy.wire.messages import (
     PARSE_COMPLETE,
 )
 
-_OF_TRANSACTIONS = (b"BEGIN\0", b"COMMIT\0", b"ROLLBACK\0", b"SAVEPOINT\0", b"RELEASE\0")
+_OF_TRANSACTIONS: Final = (b"BEGIN\0", b"COMMIT\0", b"ROLLBACK\0", b"SAVEPOINT\0", b"RELEASE\0")
 """Tags of what has no effect on settings but the one it has on what came before."""
-_STALE_PLAN = b"Mcached plan must not change result type\0"
+_STALE_PLAN: Final = b"Mcached plan must not change result type\0"
 
 
 class Roaming(Speaking):

@@ -13,6 +13,7 @@ Sync, and the last ReadyForQuery said so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
 from guardproxy.session.acts import (
@@ -48,26 +49,27 @@ from guardproxy.wire.messages import (
     SYNC,
 )
 
-STATEMENT_PREFIX = 256
+STATEMENT_PREFIX: Final = 256
 """Bytes of the last statement kept for people to read."""
 BACKLOG_LIMIT = 64 * 1024
 """Bytes kept of a client that waits for a server; then its socket is not read any more."""
 
 _POOLED, _SKIPPED = client_table(ILLEGAL, {}), skipped_table(ILLEGAL)
-HEEDED = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
+HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
-SERVER_STOPS = stops(HEEDED)
-_MAY_CONCERN_DATABASES = stops(b"CcDdAa/-( \t\r\n")
-_LONGEST_HEEDED = 300_000  # bytes; the types of 65,535 parameters are 262,142. Others just pass
+SERVER_STOPS: Final = stops(HEEDED)
+_MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-( \t\r\n")
+# Bytes: the types of 65,535 parameters are 262,142. What is longer just passes.
+_LONGEST_HEEDED: Final = 300_000
 
 Answered = Callable[[list[Message], float], bytes]
 """What is done with the server's answer to us; returns what the client is to hear of it."""
 
 # An enum's members are slow to look up (CPython 3.11).
-_ACTIVE = State.ACTIVE
-_ASKED = Event.ASKED
+_ACTIVE: Final = State.ACTIVE
+_ASKED: Final = Event.ASKED
 
-PROBE = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
+PROBE: Final = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
 
 
 class Session(Life):
@@ -78,6 +80,7 @@ class Session(Life):
 
     __slots__ = (
         "_answered",
+        "_aside",
         "_client_skip",
         "_client_tail",
         "_detour",
@@ -129,6 +132,7 @@ class Session(Life):
         self._edits: list[Edit] = []  # to be made in the chunk at hand
         self._detour: Callable[[bytes, float], bytes] | None = None
         self._answered: list[Answered] = []
+        self._aside = Frames()  # what has been said on a detour
         self._doubtful = False
         self._watching = False  # `_settled` wants to be called
         self._spared = -1.0
@@ -299,15 +303,16 @@ class Session(Life):
         self.enter(Event.LEFT, now)
         self.leased = False
         doubtful = self._doubtful and bool(self.owed)  # a Query may have been skipped, or not
-        if not leased or self._client_skip or self._detour or self.farewell or doubtful:
+        relayed = self._detour is not None and not self._answered  # a login
+        if not leased or self._client_skip or relayed or self.farewell or doubtful:
             return None
         return Parting(
-            len(self.owed),
+            len(self._answered) + len(self.owed),
             state in (State.IN_TRANSACTION, State.FAILED),
             self.copying,
             self.unsynced,
             self._server_skip,
-            self._server_tail,
+            self._server_tail + self._aside.rest(),
         )
 
     def lose_server(self, now: float) -> bool:
@@ -421,12 +426,14 @@ class Session(Life):
             self._detour = self._swallowing()
 
     def _swallowing(self) -> Callable[[bytes, float], bytes]:
-        frames = Frames()
+        frames = self._aside
         replies: list[Message] = []
 
         def detour(data: bytes, now: float) -> bytes:
-            frames.feed(data)
-            passed = b""
+            passed = data[: self._server_skip]  # of a message that had begun before
+            self._server_skip -= len(passed)
+            frames.feed(self._server_tail + data[len(passed) :])
+            self._server_tail = b""
             for kind, body in frames:
                 if kind in (NOTICE, NOTIFICATION):
                     passed += messages.message(kind, body)
@@ -479,7 +486,5 @@ class Session(Life):
 
 
 def _whole_message(backlog: bytes) -> bool:
-    if len(backlog) < HEADER_SIZE:
-        return False
-    length: int = header(backlog)[1]
-    return len(backlog) > min(length, BACKLOG_LIMIT - 1)
+    here = len(backlog)
+    return here >= HEADER_SIZE and here > min(header(backlog)[1], BACKLOG_LIMIT - 1)

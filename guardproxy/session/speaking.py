@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session.acts import (
@@ -45,21 +46,22 @@ from guardproxy.wire.messages import (
     SYNC,
 )
 
-_ACTIVE = State.ACTIVE
-_OUTSIDE = (State.IDLE, State.ACTIVE)  # of a transaction; active with nothing owed: just leased
-_PORTAL = ord("P")
+_ACTIVE: Final = State.ACTIVE
+# Out of a transaction; active with nothing owed is just leased.
+_OUTSIDE: Final = (State.IDLE, State.ACTIVE)
+_PORTAL: Final = ord("P")
 
-_ANSWERS = HEEDED + DESCRIPTIONS + bytes([PARSE_COMPLETE, CLOSE_COMPLETE])
-_COMPLETIONS = stops(_ANSWERS)
-_TAGS = stops(_ANSWERS + bytes([COMMAND_COMPLETE]))
+_ANSWERS: Final = HEEDED + DESCRIPTIONS + bytes([PARSE_COMPLETE, CLOSE_COMPLETE])
+_COMPLETIONS: Final = stops(_ANSWERS)
+_TAGS: Final = stops(_ANSWERS + bytes([COMMAND_COMPLETE]))
 
-MAX_NAME = 64 * 1024
+MAX_NAME: Final = 64 * 1024
 """Bytes of a portal's and a statement's name together."""
 
-MAX_REPEATED = 4096
+MAX_REPEATED: Final = 4096
 """Bytes of a batch that are kept in case it must be said again."""
 
-_TOO_LONG = Finding(pins=frozenset((PinReason.STATEMENT,)))
+_TOO_LONG: Final = Finding(pins=frozenset((PinReason.STATEMENT,)))
 
 
 class Speaking(Session):
@@ -119,6 +121,7 @@ class Speaking(Session):
         """A statement may do what its text says it may."""
         self._belongings.suspect(finding, bind, self.last_request, self.since)
         if finding.restores or finding.restores_local:
+            self._ran = self._ran and bool(self._restore or self._restore_local)
             self._restore |= finding.restores
             self._restore_local |= finding.restores_local
         if finding.must_end:
@@ -295,7 +298,8 @@ class Speaking(Session):
                 self._table = UP_TO_SYNC
         if there != name and not self._where_it_is(length, data, at, start, stop, binds=True):
             return False
-        statements.forgetting |= finding.forgets
+        if finding.forgets:
+            statements.forgets(statements.text(name))
         return True
 
     def _name(self, kind: int, length: int, data: bytes, at: int, start: int, stop: int) -> None:

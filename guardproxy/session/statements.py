@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from guardproxy.errors import TooManyStatements
 from guardproxy.session.columns import UNKNOWN, Shape, describe, of_columns, of_parameters
@@ -41,8 +42,8 @@ MAX_BYTES = 32 << 20
 """Bytes of statements one client may have prepared. PostgreSQL's bound is its memory."""
 
 
-_NO_UNNAMED = Undo(b"")
-_TO_BE_DROPPED = Statement(b"ROLLBACK\0\0\0", NOTHING)
+_NO_UNNAMED: Final = Undo(b"")
+_TO_BE_DROPPED: Final = Statement(b"ROLLBACK\0\0\0", NOTHING)
 """Has the name of a statement that DEALLOCATE is to find. To make that itself might be impossible
 by now (its table is gone), which is nothing to DEALLOCATE; this can be made at any time."""
 
@@ -80,7 +81,7 @@ class Statements:
         self._pending: deque[Pending] = deque()
         self._size = 0
         self._by_sql = False  # SQL may have prepared statements on this server, for the client
-        self.forgetting = False  # DEALLOCATE is under way: what is not there shall not be made
+        self.forgetting = False  # DEALLOCATE ALL is under way: what is not there shall not be made
         self._deallocated: list[bytes] = []  # what SQL under way names
         self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
 
@@ -118,7 +119,7 @@ class Statements:
         One made there before the client prepared it may have been planned for tables of that time.
         """
         entry = self._shelf.find(mine.statement)
-        if self.forgetting:
+        if self.forgetting or name in self._deallocated:
             return b"", entry.name if entry else gone(name)
         if entry is not None and entry is self._judged:
             self._judged = None
@@ -354,6 +355,8 @@ class Statements:
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
         dropped, used = deallocated(text)
         for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
+            if name in self._deallocated:
+                continue
             if name in used and not failed:
                 first += self._under_its_name(name, batch)
             elif name not in used and self._shelf.named(name) is None:
@@ -455,6 +458,10 @@ class Statements:
         if self._pending:
             self.failed(self._pending[-1][0])
         self.nothing_forgotten()
+
+    def forgets(self, text: bytes) -> None:
+        """DEALLOCATE or DISCARD is executed: of all, unless it has names."""
+        self.forgetting = self.forgetting or not deallocated(text)[0]
 
     def nothing_forgotten(self) -> None:
         """No DEALLOCATE is under way any more: it has run, or it was skipped."""

@@ -17,6 +17,7 @@ An event that a state does not know raises IllegalEvent and changes nothing.
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 from guardproxy.errors import IllegalEvent
 from guardproxy.wire import messages
@@ -49,7 +50,7 @@ class Event(enum.IntEnum):
     LEFT = enum.auto()
 
 
-READY = {
+READY: Final = {
     messages.IDLE: Event.READY_IDLE,
     messages.IN_TRANSACTION: Event.READY_IN_TRANSACTION,
     messages.FAILED_TRANSACTION: Event.READY_FAILED,

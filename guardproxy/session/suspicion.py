@@ -70,8 +70,8 @@ def glance(text: bytes) -> bool:
         front = _FRONT.match(lowered)
         if front is None:
             return True
-        if "default" in lowered and "local" in lowered:
-            return True  # SET LOCAL ... TO DEFAULT
+        if "local" in lowered and _to_default(lowered):
+            return True
         lowered = lowered[front.end() :]
     if "into" in lowered and not lowered.startswith(("insert", "merge")):
         return True  # SELECT INTO
@@ -83,6 +83,11 @@ def glance(text: bytes) -> bool:
         return True  # U&"\0073et_config"
     at = lowered.find(";") + 1
     return 0 < at < len(lowered) and not lowered[at:].isspace()
+
+
+def _to_default(text: str) -> bool:
+    """SET LOCAL ... TO DEFAULT, SET LOCAL TIME ZONE LOCAL, SET LOCAL NAMES."""
+    return "default" in text or "names" in text or text.count("local") > 1
 
 
 # -------------------------------------------------------------------------------- examine

@@ -126,7 +126,7 @@ def _set_local(reader: Reader, found: Findings) -> None:
     if not reader.takes("="):
         reader.takes("to")
     value = reader.take()
-    if value.kind is Kind.WORD and value.value == "default":
+    if _is_default(value, name) and (value.kind is Kind.WORD or name == "names"):
         found.restores_local.add(meant or ALL)
 
 

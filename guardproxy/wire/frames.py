@@ -2,23 +2,30 @@
 
 Every message after login is a type byte and a 32-bit length that counts itself but not the type
 (PostgreSQL, "Message Formats"). Bodies are stepped over, never copied.
+
+Compiled (deploy/build), a walk by index is the fastest there is: 7 ns a message. Interpreted it is
+slower than `struct`, 140 ns against 70, so there `header` and `skim` have twins that use it.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Final
 
 from guardproxy.errors import ProtocolViolation
 
-HEADER_SIZE = 5
-header = struct.Struct("!BI").unpack_from
-"""(type, length) at an offset; the frame is `length + 1` bytes long."""
+COMPILED: Final = not __file__.endswith(".py")
+"""Whether this module, and with it all that are worth it, is machine code."""
+BUILD: Final = "compiled" if COMPILED else "pure"
+"""The same for people: in `guardproxy --version` and where it says that it listens."""
+
+HEADER_SIZE: Final = 5
 
 Message = tuple[int, bytes]
 """A whole one: its type and its body."""
 
-MAX_CONVERSATION_MESSAGE = 1 << 20
+MAX_CONVERSATION_MESSAGE: Final = 1 << 20
 """Bytes. Logins, resets and look-ups never come near; libpq stops at 30,000 for most of these."""
 
 
@@ -27,20 +34,48 @@ def stops(kinds: bytes) -> bytes:
     return bytes(kind in kinds for kind in range(256))
 
 
-def skim(data: bytes | bytearray, at: int, end: int, table: bytes) -> int:
+def header(data: bytes, at: int = 0) -> tuple[int, int]:
+    """(type, length) at an offset; the frame is `length + 1` bytes long."""
+    length = data[at + 1] << 24 | data[at + 2] << 16 | data[at + 3] << 8 | data[at + 4]
+    return data[at], length
+
+
+def skim(data: bytes, at: int, end: int, table: bytes) -> int:
     """Step over whole headers from `at`; return where a frame stops the walk or the data ends.
 
     The result may lie beyond `end`: so many bytes of the last body are still to come. Fewer than
     five bytes before `end` are the beginning of a header. A length below 4 stops the walk too.
     """
     last = end - HEADER_SIZE
-    read = header  # a local: this loop is the whole cost of narrow rows
+    while at <= last:
+        if table[data[at]]:
+            return at
+        length = data[at + 1] << 24 | data[at + 2] << 16 | data[at + 3] << 8 | data[at + 4]
+        if length < 4:
+            return at
+        at += length + 1
+    return at
+
+
+struct_header: Final = struct.Struct("!BI").unpack_from
+
+
+def struct_skim(data: bytes, at: int, end: int, table: bytes) -> int:
+    """`skim`, for the interpreter."""
+    last = end - HEADER_SIZE
+    read = struct_header  # a local: this loop is the whole cost of narrow rows
     while at <= last:
         kind, length = read(data, at)
         if table[kind] or length < 4:
             return at
         at += length + 1
     return at
+
+
+TWINS: Final = ((header, struct_header), (skim, struct_skim))
+"""By index and by struct: tests hold them to each other."""
+if not COMPILED:
+    globals().update(header=struct_header, skim=struct_skim)
 
 
 Edit = tuple[int, int, bytes]
@@ -74,10 +109,11 @@ class Frames:
     table for `skim`, messages where it does not stop are stepped over, however long they are.
     """
 
-    __slots__ = ("_buffer", "_limit", "_skip", "dull")
+    __slots__ = ("_at", "_buffer", "_limit", "_skip", "dull")
 
     def __init__(self, skip: int = 0, limit: int = MAX_CONVERSATION_MESSAGE) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
+        self._at = 0  # what comes before has been read
         self._skip = skip
         self._limit = limit
         self.dull: bytes | None = None
@@ -88,7 +124,8 @@ class Frames:
             step = min(self._skip, len(data))
             self._skip -= step
             data = data[step:]
-        self._buffer += data
+        self._buffer = self._buffer[self._at :] + data
+        self._at = 0
 
     def __iter__(self) -> Iterator[Message]:
         """The (type, body) of each message that is there as a whole.
@@ -96,29 +133,31 @@ class Frames:
         Raises ProtocolViolation for an impossible length, or one over the limit.
         """
         while self._step_over_dull() >= HEADER_SIZE:
-            kind, length = header(self._buffer)
+            kind, length = header(self._buffer, self._at)
             if not 4 <= length <= self._limit:
                 raise ProtocolViolation(f"invalid message length {length} for type {chr(kind)!r}")
-            if len(self._buffer) <= length:
+            start, end = self._at + HEADER_SIZE, self._at + length + 1
+            if end > len(self._buffer):
                 return
-            body = bytes(self._buffer[HEADER_SIZE : length + 1])
-            del self._buffer[: length + 1]
-            yield kind, body
+            self._at = end
+            yield kind, self._buffer[start:end]
 
     def _step_over_dull(self) -> int:
-        """Drop what nobody wants from the front of the buffer; return how much is left in it."""
-        buffered = len(self._buffer)
-        if self.dull is not None and buffered >= HEADER_SIZE:
-            at = skim(self._buffer, 0, buffered, self.dull)
-            self._skip = max(at - buffered, 0)
-            del self._buffer[:at]
-        return len(self._buffer)
+        """Pass what nobody wants at the front of the buffer; return how much is left in it."""
+        if self.dull is not None:
+            end = len(self._buffer)
+            at = skim(self._buffer, self._at, end, self.dull)
+            if at > end:
+                self._skip, at = at - end, end
+            self._at = at
+        return len(self)
 
     def rest(self) -> bytes:
         """Take what has not been read."""
-        left = bytes(self._buffer)
-        self._buffer.clear()
+        left = self._buffer[self._at :]
+        self._buffer = b""
+        self._at = 0
         return left
 
     def __len__(self) -> int:
-        return len(self._buffer)
+        return len(self._buffer) - self._at

@@ -8,22 +8,50 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from guardproxy.errors import GuardError, ProtocolViolation, ServerRefused
 
-# What a client sends.
-BIND, CLOSE, COPY_DATA, COPY_DONE, COPY_FAIL = b"BCdcf"
-DESCRIBE, EXECUTE, FLUSH, FUNCTION_CALL = b"DEHF"
-PARSE, PASSWORD, QUERY, SYNC, TERMINATE = b"PpQSX"
+# What a client sends. (Final, one by one: then they are constants in machine code.)
+BIND: Final = ord("B")
+CLOSE: Final = ord("C")
+COPY_DATA: Final = ord("d")
+COPY_DONE: Final = ord("c")
+COPY_FAIL: Final = ord("f")
+DESCRIBE: Final = ord("D")
+EXECUTE: Final = ord("E")
+FLUSH: Final = ord("H")
+FUNCTION_CALL: Final = ord("F")
+PARSE: Final = ord("P")
+PASSWORD: Final = ord("p")
+QUERY: Final = ord("Q")
+SYNC: Final = ord("S")
+TERMINATE: Final = ord("X")
 
 # What a server sends.
-AUTHENTICATION, BACKEND_KEY_DATA, COMMAND_COMPLETE, COPY_BOTH, COPY_IN = b"RKCWG"
-DATA_ROW, ERROR, NEGOTIATE_PROTOCOL_VERSION, NOTICE, NOTIFICATION = b"DEvNA"
-PARAMETER_STATUS, READY_FOR_QUERY = b"SZ"
-NO_DATA, PARAMETER_DESCRIPTION, ROW_DESCRIPTION = b"ntT"
+AUTHENTICATION: Final = ord("R")
+BACKEND_KEY_DATA: Final = ord("K")
+COMMAND_COMPLETE: Final = ord("C")
+COPY_BOTH: Final = ord("W")
+COPY_IN: Final = ord("G")
+DATA_ROW: Final = ord("D")
+ERROR: Final = ord("E")
+NEGOTIATE_PROTOCOL_VERSION: Final = ord("v")
+NOTICE: Final = ord("N")
+NOTIFICATION: Final = ord("A")
+PARAMETER_STATUS: Final = ord("S")
+READY_FOR_QUERY: Final = ord("Z")
+NO_DATA: Final = ord("n")
+PARAMETER_DESCRIPTION: Final = ord("t")
+ROW_DESCRIPTION: Final = ord("T")
+PARSE_COMPLETE: Final = ord("1")
+BIND_COMPLETE: Final = ord("2")
+CLOSE_COMPLETE: Final = ord("3")
 
 # ReadyForQuery's status byte.
-IDLE, IN_TRANSACTION, FAILED_TRANSACTION = b"ITE"
+IDLE: Final[int] = ord("I")
+IN_TRANSACTION: Final[int] = ord("T")
+FAILED_TRANSACTION: Final[int] = ord("E")
 
 # The first packet of a connection carries a code where later messages have a type.
 PROTOCOL_3_0 = 3 << 16
@@ -208,9 +236,6 @@ def fatal(error: GuardError) -> bytes:
 
 def notice(text: str, detail: str = "") -> bytes:
     return message(NOTICE, _fields("NOTICE", "00000", text, detail, ""))
-
-
-PARSE_COMPLETE, BIND_COMPLETE, CLOSE_COMPLETE = b"123"
 
 
 def bound_text(bind: bytes, number: int) -> str | None:

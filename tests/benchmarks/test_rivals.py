@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import rivals
 from benchmarks.postgres import Postgres
+from benchmarks.programs import RunError
 from benchmarks.rivals import (
     GUARDPROXY,
     GUARDPROXY_TRANSACTION,
@@ -41,3 +43,22 @@ def test_each_is_compared_with_its_own_other_mode() -> None:
         GUARDPROXY.name: GUARDPROXY_TRANSACTION,
         PGBOUNCER.name: PGBOUNCER_TRANSACTION,
     } == IN_TRANSACTION_MODE
+
+
+def test_the_compiled_copy_is_measured_if_it_is_of_these_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, copy = tmp_path / "tree", tmp_path / "tree/build/compiled"
+    (tree / "guardproxy").mkdir(parents=True)
+    (tree / "guardproxy/app.py").write_text("1")
+    monkeypatch.setattr(rivals, "ROOT", tree)
+    monkeypatch.setattr(rivals, "COMPILED", copy)
+    monkeypatch.delenv(rivals.PURE, raising=False)
+    assert rivals.home() == tree  # there is none
+    (copy / "guardproxy").mkdir(parents=True)
+    with pytest.raises(RunError, match="other sources"):
+        rivals.home()
+    (copy / "guardproxy/app.py").write_text("1")
+    assert rivals.home() == copy
+    monkeypatch.setenv(rivals.PURE, "1")
+    assert rivals.home() == tree

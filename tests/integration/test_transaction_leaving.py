@@ -11,7 +11,7 @@ from tests.integration.guard import Guard
 from tests.integration.held import HELD
 from tests.integration.moving import pid_of
 from tests.integration.postgres import Postgres
-from tests.integration.raw import message
+from tests.integration.raw import Raw, message
 from tests.integration.steps import FLUSH, SYNC, Stepper, bind, execute, parse, run
 from tests.integration.waiting import eventually
 
@@ -48,10 +48,10 @@ select current_setting('work_mem'), current_setting('timezone'), current_setting
     pg_backend_pid()
 """
 CLEAN = ("4MB", "UTC", '"$user", public', "alice", "alice", "off", "", 0, 0, 0, 0, 0, 0)
-LEAVES: dict[str, Callable[[Stepper], None]] = {
+LEAVES: dict[str, Callable[[Raw], None]] = {
     "terminate": lambda client: client.send(message(b"X")),
-    "close": Stepper.close,
-    "reset": Stepper.reset,
+    "close": Raw.close,
+    "reset": Raw.reset,
 }
 
 
@@ -116,6 +116,17 @@ def test_parked_and_gone(single: Guard, server: int) -> None:
     with single.connect() as client:
         client.execute("set work_mem to '7MB'; set role crew")
         assert look(single) == (*CLEAN, server)
+    assert look(single) == (*CLEAN, server)
+
+
+@pytest.mark.parametrize("how", LEAVES)
+def test_while_its_settings_are_being_set(single: Guard, server: int, how: str) -> None:
+    """The server is kept: what it was asked by the guard is answered, and then undone."""
+    for number in range(20):
+        with Raw(single) as client:
+            client.login(options=f"-c timezone=Asia/Tokyo -c work_mem={number + 1}MB")
+            client.query("select 1")
+            LEAVES[how](client)
     assert look(single) == (*CLEAN, server)
 
 

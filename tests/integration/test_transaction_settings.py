@@ -224,6 +224,18 @@ def test_settings_undone_by_an_error(crowd: Crowd, pg: Postgres, table: str) -> 
     assert crowd.everywhere(me, "show work_mem") == ("3MB",)
 
 
+@pytest.mark.parametrize("text", ["set local time zone local", "set local timezone to default"])
+def test_a_local_default_is_that_of_the_startup_packet(crowd: Crowd, text: str) -> None:
+    me = crowd.client(options="-c timezone=Asia/Tokyo")
+    me.execute("set time zone 'Asia/Seoul'")
+    for _ in crowd.turns():
+        me.execute("begin")
+        me.execute(text)
+        assert me.execute("show timezone").fetchone() == ("Asia/Tokyo",)
+        me.execute("commit")
+        assert me.execute("show timezone").fetchone() == ("Asia/Seoul",)
+
+
 def test_a_setting_in_the_middle_of_a_transaction(crowd: Crowd) -> None:
     """A transaction has one server from its first statement to its last."""
     me = crowd.client()

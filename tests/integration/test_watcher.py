@@ -177,7 +177,7 @@ def test_windows_show_who_comes_past_the_guard(guard: NewGuard, old: Postgres) -
         direct.execute("select 'secret'")
 
         def seen() -> dict[int, Any]:
-            return {row["pid"]: row for row in windows.rows("backends")}
+            return {row["pid"]: row for row in windows.rows("activity")}
 
         eventually(lambda: len(seen()) >= 3, why="a look since")
         row = seen()[direct.info.backend_pid]

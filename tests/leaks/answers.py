@@ -8,6 +8,8 @@ These differences are none, each for its reason:
 - Where in PostgreSQL's source an error was raised (fields F, L and R).
 - The table OIDs in RowDescription: the two runs use databases of their own.
 - The process id in NotificationResponse.
+- ParameterDescription before the error that there are no columns to describe: where the statement
+  must be made again, that fails first.
 - Which error is told of a batch in a failed transaction, where no statement can be made again.
 
 And these are not looked at by any script:
@@ -132,6 +134,8 @@ def answers(messages: Iterable[Message], told: dict[bytes, bytes]) -> list[str]:
         if message[0] == b"Z":
             said += _news(news, told)
             news = []
+        if message[0] == b"E" and said and said[-1].startswith("ParameterDescription"):
+            said.pop()
         said.append(shown(message))
     return said + _news(news, told)
 

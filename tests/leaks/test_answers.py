@@ -64,6 +64,11 @@ def test_the_end_of_the_connection_and_silence() -> None:
     assert said((b"", b"")) != said((b"?", b""))
 
 
+def test_a_description_that_fails_may_have_begun() -> None:
+    gone: Message = (b"E", b"C42P01\0\0")
+    assert said((b"1", b""), (b"t", b"\0\0"), gone, READY) == said((b"1", b""), gone, READY)
+
+
 def test_in_a_failed_transaction_either_error_will_do() -> None:
     failed: Message = (b"Z", b"E")
     refused, miscounted = ((b"E", b"C%b\0\0" % code) for code in (b"25P02", b"08P01"))

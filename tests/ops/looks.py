@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
+
 from guardproxy.errors import Reason
+from guardproxy.ops.activity import NOTHING
 from guardproxy.settings import Settings
 from guardproxy.stats import Counts, Tally, Timings
 from guardproxy.views import (
+    Activity,
+    BackendView,
     ClientView,
     EndingView,
     Moment,
+    Origin,
     Overview,
     PinView,
     PoolView,
@@ -141,6 +147,37 @@ def overview(**more: Any) -> Overview:
     return Overview(**{**usual, **more})
 
 
+def backend(pid: int, origin: Origin = Origin.DIRECT, **more: Any) -> BackendView:
+    usual: dict[str, Any] = {
+        "pid": pid,
+        "origin": origin,
+        "user": "cron",
+        "database": "shop",
+        "application_name": "psql",
+        "address": "10.0.0.9",
+        "port": 51000,
+        "state": "idle",
+        "age": 300.0,
+        "state_age": 60.0,
+        "transaction_age": 0.0,
+        "wait": "",
+        "blocked_by": (),
+        "statement": "SELECT ?",
+        "superuser": False,
+        "hidden": False,
+        "server": None,
+        "client": None,
+        "started": "",
+        "changed": "",
+    }
+    return BackendView(**{**usual, **more})
+
+
+def activity(*backends: BackendView, failure: str = "") -> Activity:
+    """As it was seen ten seconds ago."""
+    return Activity(NOW - 10.0, failure, "10.0.0.1", 150000, 100, 3, 0, backends, 90, 20)
+
+
 @dataclass
 class Guard:
     """Looks at what a test has put there."""
@@ -153,6 +190,10 @@ class Guard:
     all_servers: list[ServerView] = field(default_factory=list)
     all_endings: list[EndingView] = field(default_factory=list)
     wall: float = WALL
+    seen_activity: Activity = NOTHING
+    ended: dict[str, int] = field(default_factory=dict)
+    asked: list[tuple[float | None, bool | None]] = field(default_factory=list)  # to be ended
+    ending: Deferred[tuple[BackendView, ...]] = field(default_factory=Deferred)
 
     def moment(self) -> Moment:
         return Moment(NOW, self.wall)
@@ -169,6 +210,18 @@ class Guard:
 
     def servers(self) -> list[ServerView]:
         return self.all_servers
+
+    def activity(self) -> Activity:
+        return self.seen_activity
+
+    def look(self) -> Deferred[Activity]:
+        return succeed(self.seen_activity)
+
+    def terminate_idle(
+        self, older_than: float | None = None, dry_run: bool | None = None
+    ) -> Deferred[tuple[BackendView, ...]]:
+        self.asked.append((older_than, dry_run))
+        return self.ending
 
     def endings(self) -> list[EndingView]:
         return self.all_endings

@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, succeed
 
-from guardproxy.ops.activity import NOTHING, Known, Limits, Row, Seen, join
-from guardproxy.views import Activity, BackendView, Moment, ServerView
+from guardproxy.ops.activity import Known, Limits, Row, Seen, join
+from guardproxy.views import Activity, Moment, ServerView
 
 NOW = Moment(now=1000.0, wall=0.0)
 WATCHER = 4
-
-
-@dataclass
-class Watched:
-    """A watcher that has seen this."""
-
-    seen: Activity = NOTHING
-    ended: Counter[str] = field(default_factory=Counter)
-    asked: list[tuple[float | None, bool | None]] = field(default_factory=list)
-    ending: Deferred[tuple[BackendView, ...]] = field(default_factory=Deferred)
-
-    def activity(self) -> Activity:
-        return self.seen
-
-    def look(self) -> Deferred[Activity]:
-        return succeed(self.seen)
-
-    def terminate_idle(
-        self, older_than: float | None = None, dry_run: bool | None = None
-    ) -> Deferred[tuple[BackendView, ...]]:
-        self.asked.append((older_than, dry_run))
-        return self.ending
 
 
 def row(pid: int, **more: Any) -> Row:

@@ -110,11 +110,18 @@ def test_what_is_counted() -> None:
         servers=(server(11),),
     )
     assert (seen.connections, seen.hidden, seen.blocked, seen.room) == (4, 1, 1, 13)
-    assert [seen.of(origin) for origin in Origin] == [1, 0, 0, 3, 1, 1]
+    assert seen.counts() == {
+        (Origin.OURS, "idle"): 1,
+        (Origin.DIRECT, "idle"): 1,
+        (Origin.DIRECT, "active"): 1,
+        (Origin.DIRECT, ""): 1,
+        (Origin.REPLICATION, "idle"): 1,
+        (Origin.BACKGROUND, "idle"): 1,
+    }
 
 
 def test_nothing_is_a_view_too() -> None:
-    assert (NOTHING.at, NOTHING.connections, NOTHING.hidden) == (None, 0, 0)
+    assert (NOTHING.at, NOTHING.connections, NOTHING.counts()) == (None, 0, {})
 
 
 # -- the cap that follows --------------------------------------------------------------------------

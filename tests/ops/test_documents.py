@@ -8,21 +8,18 @@ from typing import Any
 import pytest
 
 from guardproxy.errors import Reason
-from guardproxy.ops.activity import NOTHING
 from guardproxy.ops.documents import FILTER_MAX, ROWS, Wish, state
-from guardproxy.views import Activity
-from tests.ops.looks import Guard, client, ending, pin, pool, server
-from tests.ops.rows import activity, hidden, row
-from tests.ops.rows import server as own
+from guardproxy.views import Origin
+from tests.ops.looks import Guard, activity, backend, client, ending, pin, pool, server
 
 
-def shown(guard: Guard, activity: Activity = NOTHING, **query: str) -> dict[str, Any]:
-    tree = state(guard, "serving", True, Wish.read(query), activity)
+def shown(guard: Guard, **query: str) -> dict[str, Any]:
+    tree = state(guard, guard.activity(), "serving", True, Wish.read(query))
     return dict(json.loads(json.dumps(tree)))
 
 
 def ids(guard: Guard, **query: str) -> list[int]:
-    return [row["id"] for row in shown(guard, NOTHING, **query)["table"]["rows"]]
+    return [row["id"] for row in shown(guard, **query)["table"]["rows"]]
 
 
 def test_the_whole() -> None:
@@ -30,7 +27,9 @@ def test_the_whole() -> None:
     told = shown(guard)
     assert told["verdict"]["level"] == "calm"
     assert told["use"]["spare"] == 1
-    assert told["counts"] == {"clients": 1, "servers": 1, "pools": 1, "endings": 0, "backends": 0}
+    counts = {"clients": 1, "servers": 1, "pools": 1, "endings": 0, "activity": 0}
+    assert told["counts"] == counts
+    assert told["watched"] is False
     assert (told["cap"], told["mode"], told["phase"], told["uptime"]) == (
         20,
         "transaction",
@@ -136,22 +135,23 @@ def test_a_wish_that_makes_no_sense_is_the_default() -> None:
     )
 
 
-def test_of_postgresqls_processes_those_that_hold_others_up_come_first() -> None:
-    seen = activity(
-        row(11),
-        row(12, state_age=5.0),
-        row(13, state_age=50.0),
-        row(14, blocked_by=(15,), wait="Lock tuple"),
-        row(15, backend_type="autovacuum worker"),
-        row(16, backend_type="checkpointer", user="", database=""),
-        hidden(17, state_age=None),
-        servers=(own(11),),
+def test_postgresqls_view_begins_with_who_blocks_and_who_comes_past_the_guard() -> None:
+    guard = Guard(
+        seen_activity=activity(
+            backend(1, Origin.OURS, client=7, state_age=900.0),
+            backend(2, state_age=5.0),
+            backend(3, state_age=50.0),
+            backend(4, Origin.OURS, state_age=1.0),
+            backend(5, Origin.OURS, state="active", blocked_by=(4,), wait="Lock: tuple"),
+        )
     )
-    told = shown(Guard(), seen, table="backends")
-    assert told["counts"]["backends"] == 5
+    told = shown(guard, table="activity")
     rows = told["table"]["rows"]
-    assert [one["pid"] for one in rows] == [15, 14, 13, 12, 17, 11]
-    assert (rows[1]["blocked_by"], rows[1]["wait"]) == ("15", "Lock tuple")
-    assert (rows[2]["origin"], rows[2]["from"]) == ("direct", "10.0.0.1:50013")
-    assert (rows[4]["state"], rows[4]["from"]) == ("hidden", "")
-    assert (rows[5]["origin"], rows[5]["client"]) == ("ours", 7)
+    assert [row["pid"] for row in rows] == [4, 3, 2, 1, 5]
+    assert (rows[1]["for"], rows[1]["origin"], rows[1]["from"]) == (
+        60.0,
+        "direct",
+        "10.0.0.9:51000",
+    )
+    assert (rows[3]["client"], rows[4]["blocked_by"]) == (7, "4")
+    assert told["watched"] is True

@@ -5,33 +5,34 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections import Counter
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strictly
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from guardproxy.errors import Reason
-from guardproxy.ops.activity import NOTHING
 from guardproxy.ops.metrics import MAX_POOLS, GuardCollector, registry
 from guardproxy.stats import Tally
-from guardproxy.views import PoolView
-from tests.ops.looks import Guard, pool
-from tests.ops.rows import Watched, activity, hidden, row, server
+from guardproxy.views import Origin, PoolView
+from tests.ops.looks import Guard, activity, backend, pool
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def scraped(guard: Guard, watched: Watched | None = None) -> Samples:
-    text = generate_latest(registry(guard, watched)).decode()
+def scraped(guard: Guard) -> Samples:
+    text = generate_latest(registry(guard, guard)).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in parsed(text)
         for sample in family.samples
     }
+
+
+def exposed(guard: Guard) -> CollectorRegistry:
+    return registry(guard, guard)
 
 
 def of(samples: Samples, metric: str, **labels: str) -> float:
@@ -50,6 +51,8 @@ def busy() -> Guard:
         },
         all_pools=[pool(pinned={"listen": 2}, waiting=5, longest_wait=1.5), pool("blog", "it's")],
     )
+    guard.seen_activity = activity(backend(1), backend(2, Origin.OURS, state="active"))
+    guard.ended = {"terminated": 2, "would_terminate": 0}
     guard.timings.errors.count("42P01")
     guard.timings.wait.observe(0.001)
     return guard
@@ -77,6 +80,17 @@ def test_the_whole() -> None:
     assert of(samples, "errors_total", origin="postgresql", sqlstate="42P01") == 1
 
 
+def test_postgresqls_own_view_while_somebody_looks() -> None:
+    samples = scraped(busy())
+    assert of(samples, "postgresql_connections", origin="direct", state="idle") == 1
+    assert of(samples, "postgresql_connections", origin="ours", state="active") == 1
+    assert of(samples, "postgresql_connections_max") == 100
+    assert of(samples, "postgresql_connections_room") == 90
+    assert of(samples, "watch_ended_total", result="terminated") == 2
+    assert of(samples, "watch_failing") == 0
+    assert not [name for name, _ in scraped(Guard()) if "postgresql" in name or "watch" in name]
+
+
 def test_a_histogram_counts_up() -> None:
     samples = scraped(busy())
     assert of(samples, "wait_seconds_bucket", le="0.000512") == 0
@@ -93,20 +107,20 @@ def test_the_process_and_python_are_told_too() -> None:
 
 
 def test_openmetrics_parses_strictly() -> None:
-    text = openmetrics(registry(busy())).decode()
+    text = openmetrics(exposed(busy())).decode()
     assert len(list(strictly(text))) > 30
 
 
 def test_promtool_finds_nothing_to_complain_about() -> None:
     promtool = shutil.which("promtool")
     assert promtool, "needs promtool, of Debian's prometheus"
-    text = generate_latest(registry(busy()))
+    text = generate_latest(exposed(busy()))
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
 def test_two_scrapes_tell_the_same_and_nothing_piles_up() -> None:
-    own = registry(busy())
+    own = exposed(busy())
     first, second = generate_latest(own), generate_latest(own)
     ours = [line for line in first.splitlines() if line.startswith(b"guardproxy_")]
     assert ours == [line for line in second.splitlines() if line.startswith(b"guardproxy_")]
@@ -121,13 +135,13 @@ def test_whatever_names_clients_choose_series_are_bounded(
     chosen: list[tuple[str, str]], data: st.DataObject
 ) -> None:
     guard = Guard(all_pools=[pool(*name, tally=Tally(queries=1)) for name in chosen])
-    collector = GuardCollector(guard)
+    collector = GuardCollector(guard, guard)
     for _ in range(2):
         guard.all_pools = data.draw(st.permutations(guard.all_pools))
         queries = _queries(collector)
         assert len(queries) <= MAX_POOLS + 1
         assert sum(queries.values()) == len(chosen)  # nobody is left out
-    generate_latest(registry(guard)).decode()
+    generate_latest(registry(guard, guard)).decode()
 
 
 def _queries(collector: GuardCollector) -> dict[tuple[str, ...], float]:
@@ -143,7 +157,7 @@ def many(start: int, end: int) -> list[PoolView]:
 
 def test_who_has_a_series_keeps_it_and_a_free_place_is_taken() -> None:
     guard = Guard(all_pools=many(50, 150))
-    collector = GuardCollector(guard)
+    collector = GuardCollector(guard, guard)
     assert ("db149", "app") in _queries(collector)
     guard.all_pools = many(0, 150)  # others come, and would be first by name
     found = _queries(collector)
@@ -155,42 +169,5 @@ def test_who_has_a_series_keeps_it_and_a_free_place_is_taken() -> None:
 
 def test_a_pool_that_is_called_other_has_no_series_twice() -> None:
     guard = Guard(all_pools=[pool("other", "other", tally=Tally(queries=1)), *many(0, 150)])
-    found = _queries(GuardCollector(guard))
+    found = _queries(GuardCollector(guard, guard))
     assert found["other", "other"] == 52
-
-
-# -- PostgreSQL's own view -------------------------------------------------------------------------
-
-
-def test_postgresqls_connections_by_whose_they_are() -> None:
-    seen = activity(
-        row(11, state_age=5.0),
-        row(12, state_age=70.0),
-        row(13, state_age=60.0),
-        hidden(14),
-        row(15, state="active", blocked_by=(11,)),
-        servers=(server(11),),
-    )
-    samples = scraped(Guard(), Watched(seen, Counter(terminated=3)))
-    connections = "postgresql_connections"
-    assert of(samples, connections, origin="ours", state="idle") == 1
-    assert of(samples, connections, origin="direct", state="idle") == 2
-    assert of(samples, connections, origin="direct", state="hidden") == 1
-    assert of(samples, "postgresql_longest_seconds", origin="direct", state="idle") == 70.0
-    assert of(samples, "postgresql_connections_max") == 20
-    assert of(samples, "postgresql_room") == 17 - 5
-    assert of(samples, "postgresql_blocked") == 1
-    assert of(samples, "watch_up") == 1
-    assert of(samples, "terminated_total", dry_run="false") == 3
-    assert of(samples, "terminated_total", dry_run="true") == 0
-
-
-def test_nothing_is_said_of_it_while_nobody_looks() -> None:
-    assert not [name for name, _ in scraped(Guard(), Watched()) if "postgresql" in name]
-    assert not [name for name, _ in scraped(Guard(), Watched()) if "watch" in name]
-
-
-def test_that_it_cannot_be_had_is_said() -> None:
-    samples = scraped(Guard(), Watched(replace(NOTHING, failure="connection refused")))
-    assert of(samples, "watch_up") == 0
-    assert not [name for name, _ in samples if "postgresql" in name]

@@ -18,8 +18,7 @@ from guardproxy.ops.history import INTERVAL
 from guardproxy.ops.web import HEADERS, IDLE_TIMEOUT, MAX_BODY, MAX_CONNECTIONS, Web, Windows
 from guardproxy.settings import Http, Secret, Settings
 from guardproxy.watching import Watch
-from tests.ops.looks import Guard, client
-from tests.ops.rows import Watched, activity, row
+from tests.ops.looks import Guard, backend, client
 
 TOKEN = "0123456789abcdef"
 OURS = {"Host": "127.0.0.1:6433"}
@@ -52,9 +51,8 @@ class House:
     def __post_init__(self) -> None:
         self.reactor = MemoryReactorClock()
         self.guard = Guard(Settings(http=self.http, watch=self.watch), all_clients=[client(7)])
-        self.watched = Watched()
         self.windows = Windows(
-            self.guard, cast(Any, self), self.watched, lambda: self.phase, self._stop, self
+            self.guard, cast(Any, self), self.guard, lambda: self.phase, self._stop, self
         )
         self.web = Web(self.windows, self.guard.settings, self.reactor)
         self.site: Any = self.reactor.tcpServers[0][1]
@@ -247,9 +245,9 @@ WATCHED = Watch(user="watcher")
 def test_end_idle_answers_when_postgresql_has() -> None:
     house = House(Http(token=Secret(TOKEN)), watch=WATCHED)
     _, transport = asking_to_end(house)
-    assert house.watched.asked == [(600.0, False)]
+    assert house.guard.asked == [(600.0, False)]
     assert transport.value() == b""
-    house.watched.ending.callback(activity(row(11), row(12)).backends)
+    house.guard.ending.callback((backend(11), backend(12)))
     assert transport.value().startswith(b"HTTP/1.1 200 OK\r\n")
     assert transport.value().endswith(b'{"closed":2}')
 
@@ -258,7 +256,7 @@ def test_end_idle_for_somebody_who_has_left() -> None:
     house = House(Http(token=Secret(TOKEN)), watch=WATCHED)
     protocol, transport = asking_to_end(house)
     protocol.connectionLost(Failure(ConnectionDone()))
-    house.watched.ending.callback(())
+    house.guard.ending.callback(())
     assert transport.value() == b""
 
 
@@ -267,14 +265,14 @@ def test_a_fault_while_it_ends_is_told() -> None:
     told: list[dict[str, object]] = []
     house.error = lambda event, about=None, **fields: told.append(fields)  # type: ignore[method-assign]
     _, transport = asking_to_end(house)
-    house.watched.ending.errback(ZeroDivisionError())
+    house.guard.ending.errback(ZeroDivisionError())
     assert transport.value().startswith(b"HTTP/1.1 500 ")
     assert "ZeroDivisionError" in str(told)
 
 
 def test_end_idle_where_nobody_looks(house: House) -> None:
     answer = house.ask("/api/end-idle", "POST", ACTING, {"older_than": 600})
-    assert (answer.status, house.watched.asked) == (409, [])
+    assert (answer.status, house.guard.asked) == (409, [])
     assert house.ask("/api/end-idle", "POST", ACTING, {"older_than": 0}).status == 400
 
 

@@ -239,11 +239,20 @@ def test_half_a_header_of_the_client_never_reached_the_server() -> None:
     assert stage.session.leave(1.0) == parting()
 
 
+def test_what_the_server_was_asked_by_us_is_answered_first() -> None:
+    """A probe, or the client's settings: then it is as clean as after any client."""
+    assert probed().session.leave(1.0) == parting(1)
+    stage = leased(TimeZone="UTC")
+    begun = said("S", "CloseComplete + ParseComplete")[:-2]
+    stage.session.server_sent(begun, 1.0)
+    assert stage.session.leave(1.0) == parting(2, tail=begun[5:])
+
+
 def test_a_server_that_cannot_be_known_is_to_be_closed() -> None:
     half = idle()
     half.session.client_sent(said("C", "Query 0123456789")[:9], 1.0)
     dying = idle("S> ErrorResponse FATAL 57P01 bye")
-    for stage in (half, probed(), leased(TimeZone="UTC"), dying):
+    for stage in (half, dying):
         assert stage.session.leave(1.0) is None
         stage.play("== gone")
 

@@ -378,7 +378,8 @@ def test_nothing_is_put_back_where_the_reset_has_failed() -> None:
 
 
 def test_what_a_transaction_does_not_allow_has_reset_nothing() -> None:
-    stage = idle("C> Query BEGIN\nS> CommandComplete BEGIN + ReadyForQuery T", MARS)
+    stage = idle("C> Query 'RESET jit'\nS> CommandComplete RESET + ReadyForQuery I", MARS)
+    stage.play("C> Query BEGIN\nS> CommandComplete BEGIN + ReadyForQuery T")
     stage.play("""
         C> Query 'DISCARD ALL'
         S> ErrorResponse ERROR 25001 cannot + ReadyForQuery E

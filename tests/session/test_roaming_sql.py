@@ -1,5 +1,8 @@
 """PREPARE, EXECUTE and DEALLOCATE by SQL share their names with the protocol's statements."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.session.roamer import DONE, USED, comes_back, having, idle, moved, other, sixth
 from tests.session.transcript import said
 
@@ -46,6 +49,18 @@ def test_execute_by_sql_never_finds_another_clients() -> None:
         >S Close S s + Sync + Query 'EXECUTE s'
         S| CloseComplete + ReadyForQuery I
         S> ErrorResponse ERROR 26000 unknown + ReadyForQuery I""")
+
+
+@given(st.integers(1, 30))
+def test_a_message_that_had_begun_before_is_heard_out(cut: int) -> None:
+    """What we say apart is said while a notification has come in part."""
+    stage, told = idle(server=other("s", "SELECT 2")), said("S", "NotificationResponse c news")
+    heard = stage.session.server_sent(told[:cut], 1.0)
+    stage.session.client_sent(said("C", "Query 'EXECUTE s'"), 1.0)
+    assert stage.session.on_detour
+    rest = "CloseComplete + ReadyForQuery I + CommandComplete x + ReadyForQuery I"
+    heard += stage.session.server_sent(told[cut:] + said("S", rest), 1.0)
+    assert heard == told + said("S", "CommandComplete x + ReadyForQuery I")
 
 
 def test_prepare_by_sql_has_another_clients_out_of_its_way() -> None:
@@ -110,6 +125,21 @@ def test_deallocate_finds_a_name_though_its_statement_could_not_be_made_any_more
         S> CommandComplete DEALLOCATE + ReadyForQuery I
         C> {USED.format("s")}""")
     assert len(stage.server.shelf) == 0
+
+
+def test_what_another_name_stands_for_is_made_behind_a_deallocate() -> None:
+    """They are pipelined: all that is known is what shall not be there any more."""
+    stage = having("a", "SELECT 2")
+    stage.play("C> Parse b 'SELECT 3' + Sync\nS> ParseComplete + ReadyForQuery I")
+    sql = "Parse '' '{} {}' + Bind '' '' + Execute ''"
+    drop, run = sql.format("DEALLOCATE", "a"), sql.format("EXECUTE", "b")
+    session = moved(stage).session
+    session.client_sent(said("C", f"{drop} + {run} + Bind '' b + Bind '' a + Sync"), 1.0)
+    sent = session.lease(stage.server, 1.0)
+    before, behind = sent.split(said("C", "Bind '' '' + Execute ''"))[:2]
+    assert said("C", "Parse b 'SELECT 3'") not in before
+    assert said("C", "Parse b 'SELECT 3'") in behind
+    assert sent.endswith(said("C", "Bind '' b + Bind '' guardproxy_gone_a + Sync"))
 
 
 def test_what_is_executed_and_dropped_is_made_as_it_was() -> None:

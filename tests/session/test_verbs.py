@@ -301,6 +301,18 @@ def test_only_what_all_versions_report_counts_as_reported() -> None:
     assert REPORTED & {"search_path", "default_transaction_read_only", "role"} == set()
 
 
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("SET LOCAL TIME ZONE LOCAL", "timezone"),
+        ("SET LOCAL TIME ZONE DEFAULT", "timezone"),
+        ("set local names", "client_encoding"),
+    ],
+)
+def test_a_local_default_has_other_words_too(text: str, setting: str) -> None:
+    assert finding(text) == Finding(restores_local=frozenset({setting}))
+
+
 @pytest.mark.parametrize("text", ["SET LOCAL work_mem TO DEFAULT", "set local work_mem = default"])
 def test_a_local_default_is_the_clients_own(text: str) -> None:
     assert finding(text) == Finding(restores_local=frozenset({"work_mem"}))

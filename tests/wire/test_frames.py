@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import ProtocolViolation
-from guardproxy.wire.frames import HEADER_SIZE, Frames, skim, splice, stops
+from guardproxy.wire.frames import HEADER_SIZE, TWINS, Frames, skim, splice, stops
 from guardproxy.wire.messages import message
 
 messages = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=40)), max_size=8)
@@ -131,3 +131,19 @@ def test_a_spliced_chunk_has_the_new_where_the_old_was(
         made.append((len(old), len(old) + length, words))
         old += b"x" * length
     assert splice(old + rest, made) == new + rest
+
+
+@given(messages, st.binary(max_size=20), st.binary(max_size=4), st.integers(0, 30))
+def test_a_walk_by_index_and_one_by_struct_end_alike(
+    sent: list[tuple[int, bytes]], stopping: bytes, torn: bytes, start: int
+) -> None:
+    data = b"".join(message(kind, body) for kind, body in sent) + torn
+    by_index, by_struct = (walk(data, start, len(data), stops(stopping)) for walk in TWINS[1])
+    assert by_index == by_struct
+
+
+@given(st.binary(min_size=HEADER_SIZE, max_size=20), st.integers(0, 15))
+def test_a_header_is_read_alike_by_index_and_by_struct(data: bytes, at: int) -> None:
+    at = min(at, len(data) - HEADER_SIZE)
+    by_index, by_struct = (read(data, at) for read in TWINS[0])
+    assert by_index == by_struct

@@ -135,6 +135,7 @@ function showTable(state) {
     table.choose(wish.table, canAct);
   }
   showToken();
+  tabs.get("activity").button.hidden = !state.watched;
   for (const [name, tab] of tabs) {
     tab.count.textContent = number(state.counts[name]);
   }
@@ -167,7 +168,7 @@ const IDLE = {
     words: "In all databases. Only who is idle outside a transaction is closed; who is pinned or listens stays.",
     told: (closed) => `${counted(closed, "client")} closed.`,
   },
-  backends: {
+  activity: {
     path: "api/end-idle",
     who: "End what comes past the guard and is idle for",
     title: (older) => `End all connections past the guard idle for ${older} or longer?`,

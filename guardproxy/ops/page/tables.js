@@ -69,6 +69,25 @@ export const TABLES = {
     ],
     key: (row) => `${row.database}\n${row.user}`,
   },
+  activity: {
+    title: "PostgreSQL",
+    none: "PostgreSQL has no connections.",
+    columns: [
+      { title: "State", key: "state", swatch: (row) => stateClass({ ...row, waits_for: "", pins: "" }) },
+      seconds("For", "for"),
+      word("Whose", "origin"),
+      who,
+      word("Application", "application", "short"),
+      word("From", "from", "short"),
+      grave(word("Blocked by", "blocked_by", "short")),
+      word("Waits for", "wait", "short"),
+      word("Last statement", "statement", "text code"),
+      name("Client", "client"),
+      seconds("Open", "age"),
+      name("Backend", "pid"),
+    ],
+    key: (row) => row.pid,
+  },
   endings: {
     title: "Endings",
     none: "Nothing has ended yet.",
@@ -88,26 +107,6 @@ export const TABLES = {
     ],
     key: (row) => `${row.kind} ${row.id} ${row.reason}`,
   },
-  backends: {
-    title: "PostgreSQL",
-    none: "Nobody looks at PostgreSQL's own list of its connections: set watch.user.",
-    columns: [
-      { title: "State", key: "state", swatch: backendClass },
-      seconds("For", "for"),
-      { title: "Comes", key: "origin", text: (row) => ORIGINS[row.origin] ?? row.origin },
-      who,
-      word("Application", "application", "short"),
-      grave(word("Blocked by", "blocked_by", "short")),
-      word("Waits for", "wait", "short"),
-      word("Last statement", "statement", "text code"),
-      word("From", "from", "short"),
-      name("Client", "client"),
-      seconds("In transaction", "transaction"),
-      seconds("Connected", "age"),
-      name("Backend", "pid"),
-    ],
-    key: (row) => row.pid,
-  },
 };
 
 function clientState(row) {
@@ -121,19 +120,6 @@ function why(row) {
   if (row.waits_for === "door") return "limits.max_client_connections are in";
   if (row.state.startsWith("idle in transaction")) return "left its transaction open";
   return row.pins ? `${row.pins}, ${duration(row.pinned_for)}: ${row.pinned_by}` : "";
-}
-
-const ORIGINS = {
-  ours: "through this guard",
-  guard: "through another guard",
-  watcher: "a guard's own watcher",
-  direct: "past the guard",
-  background: "from PostgreSQL itself",
-};
-
-function backendClass(row) {
-  if (row.origin === "ours" && row.client === null) return "spare";
-  return stateClass({ state: row.state, pins: "", waits_for: row.blocked_by ? "server" : "" });
 }
 
 function serverClass(row) {
