@@ -15,11 +15,14 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  opening        servers on their way; upstream: how PostgreSQL is dialled
                  looks          what is there now, as views; endings: the last that are no more
                  operations     what operators ask for: pause, kill, close idle and the like
+                 reception      who may come to the console; desk: one operator's connection
                  cancels janitor people log tls
                  service        all of it, from phase to phase; drain: its end; systemd: what that
                                 gives us, and hears
              ops/               windows for people; they read views and know nothing of net
                  guard          what a window may see and ask for
+                 console        what operators' statements mean; their tables (table): pgbouncer
+                                (also counted, averages), causes
                  watcher        looks at PostgreSQL's own view; inquiry: asks for it; activity:
                                 whose each connection is, what cap follows, who is to be ended
     second   session/           sans-I/O: one client's conversation
@@ -36,6 +39,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 done, asked of the server
                  login          a client's way in; conversations: what we say to a server ourselves
                  statement      what can be told from a statement's text
+                 desk           an operator's conversation: sentences read, answers written
              pool/              sans-I/O: pool: servers by population; admission: cap and queue,
                                 who is asked to give way; orders: what it decides, round by round;
                                 pauses: where nobody gets a server; surplus: who goes when the cap

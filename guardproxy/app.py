@@ -16,8 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__, files
-from guardproxy.config import Change, ConfigError, Loaded, changes, needs_restart
-from guardproxy.life import Phase
+from guardproxy.config import Change, ConfigError, Loaded, amended, changes, needs_restart
+from guardproxy.life import Manner, Phase
 from guardproxy.ops.gate import Gate
 from guardproxy.wire.frames import BUILD
 
@@ -79,6 +79,7 @@ class Application:
         self._told_to_stop = False
         self._reloads: Counter[str] = Counter()
         self._service: GuardService | None = None
+        self._amendments: dict[str, str] = {}  # set on the console; they outlive reloads
         self._web: Web | None = None
         self._watcher: Watcher | None = None
 
@@ -95,6 +96,7 @@ class Application:
         try:
             self._service = service = GuardService(settings, self._reactor, self._log)
             service.over.addCallback(self._stopped)
+            self._open_console(service)
             lent = systemd.inherited(os.environ, os.getpid())
             if lent:
                 self._log.info("sockets_inherited", names=",".join(name for name, _ in lent))
@@ -178,6 +180,34 @@ class Application:
             self._notifier.alive()
             self._reactor.callLater(self._notifier.watchdog, self._sign_of_life)
 
+    # -- for operators ----------------------------------------------------------------------------
+
+    def _open_console(self, service: GuardService) -> None:
+        from guardproxy.net.looks import Looks
+        from guardproxy.net.operations import Operations
+        from guardproxy.ops.console import Console
+
+        console = Console(Looks(service.pooler), Operations(service.pooler), self)
+        console.start(self._reactor)
+        service.pooler.reception.console = console
+
+    @property
+    def loaded(self) -> Loaded:
+        return self._loaded
+
+    @property
+    def phase(self) -> Phase:
+        assert self._service is not None
+        return self._service.phase
+
+    def shutdown(self, manner: Manner | None) -> None:
+        """End in this manner; None is at once. Who asked is answered first."""
+        assert self._service is not None
+        if manner is None:
+            self._reactor.callLater(0, self._service.cut)
+        else:
+            self._reactor.callLater(0, self._service.drain, manner)
+
     # -- signals ----------------------------------------------------------------------------------
 
     def _hear_signals(self) -> None:
@@ -240,7 +270,7 @@ class Application:
     def _reread(self) -> list[Change]:
         # A file that changes after this look is found changed by the next.
         known = files.look(self._files)
-        loaded = self._load()
+        loaded = amended(self._load(), self._amendments)
         found = files.look(files.paths(loaded))
         return self.apply(
             loaded, {**found, **{path: known[path] for path in found if path in known}}
@@ -269,6 +299,13 @@ class Application:
         if self._watcher is not None:
             self._watcher.take(new)
         self._watch()
+        return told
+
+    def amend(self, key: str, text: str) -> list[Change]:
+        """Another value for a setting, until the restart; ConfigError says why not."""
+        amendments = {**self._amendments, key: text}
+        told = self.apply(amended(self._loaded, {key: text}), self._files)
+        self._amendments = amendments
         return told
 
     def _reload(self) -> None:

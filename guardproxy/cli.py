@@ -17,6 +17,7 @@ import click
 from guardproxy import __version__
 from guardproxy.config import CONFIG_VARIABLE, ConfigError, Loaded, describe, load
 from guardproxy.leaves import LEAVES
+from guardproxy.operate import COMMANDS
 from guardproxy.wire.frames import BUILD
 
 # A host and, where one was given, its port: texts still, as in a file.
@@ -269,3 +270,7 @@ def install_view(apply: str | None, schema: str, grant_to: tuple[str, ...]) -> N
         click.echo(str(error), err=True)
         sys.exit(CANNOT_APPLY)
     click.echo(f"installed in schema {schema}")
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)

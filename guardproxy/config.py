@@ -15,6 +15,7 @@ import msgspec
 from guardproxy.leaves import LEAVES, SECTIONS, Leaf, did_you_mean, items, no_such, read, text
 from guardproxy.settings import (
     Auth,
+    Console,
     Http,
     Limits,
     Listen,
@@ -38,6 +39,7 @@ __all__ = [
     "Auth",
     "Change",
     "ConfigError",
+    "Console",
     "Http",
     "Limits",
     "Listen",
@@ -55,6 +57,8 @@ __all__ = [
     "Upstream",
     "UpstreamTls",
     "User",
+    "amended",
+    "changeable",
     "changes",
     "describe",
     "load",
@@ -156,6 +160,34 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
         raise ConfigError(problems.said)
     found = {key: origins.get(leaf, "default") for key, leaf, _, _ in items(settings)}
     return Loaded(settings, found, path)
+
+
+def amended(loaded: Loaded, texts: Mapping[str, str]) -> Loaded:
+    """The same, with some settings read from texts: the console's SET. Raises ConfigError."""
+    problems = _Problems()
+    settings, origins = loaded.settings, dict(loaded.origins)
+    for key, raw in texts.items():
+        if key not in LEAVES:
+            problems.add(key, "no such setting" + did_you_mean(key, LEAVES))
+        elif LEAVES[key].kind in ("users", "overrides"):
+            problems.add(key, "is a mapping; change it in the file, and RELOAD")
+        else:
+            value = read(LEAVES[key], raw, problems.add)
+            if not problems.said:
+                settings, origins[key] = _replaced(settings, key.split("."), value), "SET"
+    if not problems.said:
+        for _, key, what in _inconsistencies(settings):
+            problems.add(key, what)
+    if problems.said:
+        raise ConfigError(problems.said)
+    return msgspec.structs.replace(loaded, settings=settings, origins=origins)
+
+
+def _replaced(section: Any, path: list[str], value: object) -> Any:
+    name, *inner = path
+    if inner:
+        value = _replaced(getattr(section, name), inner, value)
+    return msgspec.structs.replace(section, **{name: value})
 
 
 def _given(
@@ -353,6 +385,11 @@ def _valued(settings: Settings) -> dict[str, tuple[Any, str]]:
 def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
     """The changed keys that a reload cannot bring into force."""
     return tuple(key for key, _, _ in changes(old, new) if _is_fixed(key))
+
+
+def changeable(key: str) -> bool:
+    """Whether the console's SET can change it."""
+    return key in LEAVES and LEAVES[key].kind not in ("users", "overrides") and not _is_fixed(key)
 
 
 def _is_fixed(key: str) -> bool:

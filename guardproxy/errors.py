@@ -92,6 +92,13 @@ class TooManyStatements(GuardError):
     reason = Reason.TOO_MANY_STATEMENTS
 
 
+class CannotServe(GuardError):
+    """More operators than the console has room for."""
+
+    sqlstate = "53300"
+    reason = Reason.LOGIN_REFUSED
+
+
 class QueueFull(GuardError):
     """More than `pool.max_waiting` already wait."""
 

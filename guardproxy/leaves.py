@@ -105,6 +105,8 @@ _NAMES = _Listed(
     "host",
     "write it without scheme, port or asterisk",
 )
+_ROLES = _Listed(re.compile(r"[^\s,]+"), "user", "write names with commas between them")
+_LISTS = {"functions": _FUNCTIONS, "names": _NAMES, "roles": _ROLES}
 TOKEN_MIN = 16
 """Characters; what is shorter can be guessed."""
 
@@ -115,10 +117,8 @@ def read(leaf: Leaf, raw: object, complain: Complain) -> Any:
         return _users(leaf.key, raw, complain)
     if leaf.kind == "overrides":
         return _overrides(leaf.key, raw, complain)
-    if leaf.kind == "functions":
-        return _list(_FUNCTIONS, leaf.key, raw, complain)
-    if leaf.kind == "names":
-        return _list(_NAMES, leaf.key, raw, complain)
+    if leaf.kind in _LISTS:
+        return _list(_LISTS[leaf.kind], leaf.key, raw, complain)
     return _scalar(leaf, leaf.key, raw, complain)
 
 
@@ -418,7 +418,7 @@ def text(value: object, kind: str = "") -> str:
         return str(value).lower()  # as YAML spells it
     if kind == "duration" and isinstance(value, float | int):
         return units.written(value)
-    if kind in ("functions", "names") and isinstance(value, tuple):
+    if kind in _LISTS and isinstance(value, tuple):
         return ", ".join(value)
     return " ".join(str(value).split())
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from guardproxy.kinds import Bound, Cap, Directory, Duration, File, Functions, Names, Port
+from guardproxy.kinds import Bound, Cap, Directory, Duration, File, Functions, Names, Port, Roles
 from guardproxy.kinds import Secret as Secret
 from guardproxy.units import seconds
 from guardproxy.watching import Watch
@@ -257,6 +257,18 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     ] = seconds("30s")
 
 
+class Console(Struct, frozen=True, forbid_unknown_fields=True):
+    # Nobody by name: the OS user that runs the guard can stop it anyway.
+    users: Annotated[
+        Roles,
+        Meta(
+            description="who may use the console, with their password in `auth.users`; the OS user"
+            " that runs the guard always may, over the Unix socket"
+        ),
+    ] = ()
+    viewers: Annotated[Roles, Meta(description="who may look there, and change nothing")] = ()
+
+
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     format: Annotated[
         Literal["text", "json"], Meta(description="one event a line, for people or for programs")
@@ -411,6 +423,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             extra={"kind": "overrides"},
         ),
     ] = ()
+    console: Console = field(default_factory=Console)
     http: Http = field(default_factory=Http)
     watch: Watch = field(default_factory=Watch)
     log: Log = field(default_factory=Log)

@@ -16,9 +16,9 @@ from typing import Protocol
 from guardproxy.errors import Reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Counts:
-    """What one session has counted."""
+    """What one session has counted. Not to be changed; frozen, it would cost thrice to make."""
 
     queries: int
     transactions: int

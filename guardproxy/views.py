@@ -40,9 +40,12 @@ class PinView:
     statement: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClientView:
-    """One client. Over a Unix socket there is no address, but a process."""
+    """One client. Over a Unix socket there is no address, but a process.
+
+    Frozen in spirit only: there may be thousands in a look, and made frozen they would cost thrice.
+    """
 
     id: int
     user: str
@@ -102,12 +105,25 @@ class PoolView:
     database: str
     clients: Mapping[str, int]  # by session state; those at the door have none yet
     servers: Mapping[str, int]  # by population
-    pinned: Mapping[str, int]  # clients by pin reason
+    pinned: Mapping[str, int]  # clients by pin reason, of which each may have several
+    pinned_clients: int
     waiting: int  # for a server
     longest_wait: float
     cancels: int  # on their way to its servers
     failure: str  # why no server can be had just now; "" while they can
     tally: Tally  # of all its sessions, those that live and those that are over
+
+
+@dataclass(frozen=True, slots=True)
+class RestrictionsView:
+    """What operators have ordered."""
+
+    everywhere: bool  # all is paused
+    paused: frozenset[str]  # these databases
+    disabled: frozenset[str]
+
+    def pauses(self, database: str) -> bool:
+        return self.everywhere or database in self.paused
 
 
 @dataclass(frozen=True, slots=True)

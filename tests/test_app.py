@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 
 from guardproxy.app import CUT, FORCED_GRACE, STOPPED, Application
 from guardproxy.config import ConfigError, Loaded, Pool, Reload, Settings
-from guardproxy.life import Phase
+from guardproxy.life import Manner, Phase
 from guardproxy.settings import Auth, Http, Listen, Secret, Upstream, UpstreamTls, User
 from guardproxy.watching import Watch
 
@@ -319,6 +319,45 @@ def test_told_to_stop_over_http_the_answer_leaves_first() -> None:
     end()
     assert delay > 0
     assert stage.service.calls == [("terminate",)]
+
+
+# -- for operators --------------------------------------------------------------------------------
+
+
+def test_what_operators_set_outlives_reloads() -> None:
+    stage = Stage()
+    (told,) = stage.app.amend("pool.max_server_connections", "7")
+    assert str(told) == "pool.max_server_connections: 20 -> 7"
+    assert stage.app.loaded.origins["pool.max_server_connections"] == "SET"
+    stage.reload(Settings(pool=Pool(max_waiting=3)))
+    pool = stage.app.loaded.settings.pool
+    assert (pool.max_server_connections, pool.max_waiting) == (7, 3)
+
+
+def test_what_they_cannot_set_changes_nothing() -> None:
+    stage = Stage()
+    for key, text in (("pool.mode", "session"), ("pool.mod", "x"), ("log.level", "loud")):
+        with pytest.raises(ConfigError):
+            stage.app.amend(key, text)
+    assert stage.service.calls == []
+    stage.reload(Settings())
+    assert stage.app.loaded.settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("manner", "call"),
+    [(None, ("cut",)), (Manner.WAIT_FOR_CLIENTS, ("drain", Manner.WAIT_FOR_CLIENTS))],
+)
+def test_who_stops_the_guard_is_answered_first(
+    manner: Manner | None, call: tuple[object, ...]
+) -> None:
+    stage = Stage()
+    stage.app.shutdown(manner)
+    assert stage.service.calls == []
+    ((delay, what, *arguments),) = stage.reactor.named("callLater")
+    assert delay == 0
+    what(*arguments)
+    assert stage.service.calls == [call]
 
 
 # -- the watcher ----------------------------------------------------------------------------------

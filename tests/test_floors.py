@@ -40,6 +40,9 @@ FLOORS = {
     "ops": 3,
     "app": 4,
     "cli": 4,
+    "calls": 4,
+    "operate": 4,
+    "top": 4,
     "__main__": 4,
 }
 OPENINGS = {
@@ -54,13 +57,13 @@ ONLY_IN = {
     "twisted": {"net", "ops", "app"},
     "zope": {"net", "ops"},
     "asyncio": {"net", "app"},
-    "socket": {"net", "demo"},
+    "socket": {"net", "demo", "calls"},
     "yaml": {"yamltext"},
-    "click": {"cli"},
+    "click": {"cli", "operate"},
     "django": {"demo"},
     "psycopg": {"demo", "ops"},
     "prometheus_client": {"ops"},
-    "rich": {"demo", "ops"},
+    "rich": {"demo", "top"},
 }
 """Who may import what comes from outside (cli reports on a demo that lacks its packages)."""
 

@@ -56,6 +56,9 @@ class Cancels:
 
     def _cancel_now(self, key: bytes) -> Deferred[None]:
         victim = self._victims.get(key)
+        if victim is not None and victim.desk is not None:
+            victim.desk.give_up()
+            return succeed(None)
         if victim is None or victim.server is None or victim.state is not State.ACTIVE:
             return succeed(None)
         if (

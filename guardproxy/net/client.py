@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from ipaddress import ip_address
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -21,7 +21,7 @@ from guardproxy.errors import GuardError, LoginTimeout, ProtocolViolation, Reaso
 from guardproxy.net.streams import StreamTransport, Timer
 from guardproxy.session import login
 from guardproxy.session.belongings import Pin
-from guardproxy.session.login import Admitted, CancelKey, Request
+from guardproxy.session.login import Admitted, CancelKey, Operator, Request
 from guardproxy.session.pins import PinReason
 from guardproxy.session.session import Session
 from guardproxy.session.states import State
@@ -29,6 +29,7 @@ from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, header
 
 if TYPE_CHECKING:
+    from guardproxy.net.desk import DeskLink
     from guardproxy.net.pooler import ClientPool, ClientTicket, Pooler
     from guardproxy.net.server import ServerLink
     from guardproxy.pool.door import Door
@@ -42,6 +43,15 @@ MAX_LOGIN_BUFFER = 64 * 1024 + 4096
 _PEERCRED = struct.Struct("3i")
 _AT_REST = (State.PARKED, State.IDLE)
 _IDLE = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
+
+
+class Ends(NamedTuple):
+    """What does not change about a connection once TLS is there, or not to be."""
+
+    port: int
+    local_address: str
+    local_port: int
+    tls: str
 
 
 class ClientLink(TwistedProtocol):
@@ -62,12 +72,15 @@ class ClientLink(TwistedProtocol):
         self.cancel_key = b""
         self.address = ""
         self.pid: int | None = None
+        self.uid: int | None = None
+        self.ends: Ends | None = None  # of its connection, once somebody has looked
         self.opened_at = 0.0
         self.notified = False  # of the present wait
         self.paused = False  # while it waits: its backlog is full
         self.wait_timer: Timer | None = None  # perhaps of an earlier wait: it looks when it fires
         self.wait_due = 0.0  # when it fires
         self.dismissed = -1.0  # since when it was idle, when an operator sent it away
+        self.desk: DeskLink | None = None  # an operator's; it is no client any more
         self.told_pins: dict[PinReason, Pin] = {}  # those the log knows of
         self.doors: list[Door[ClientLink]] = []
         self.at_the_door: Deferred[None] | None = None
@@ -115,7 +128,8 @@ class ClientLink(TwistedProtocol):
             raw = self.transport.socket.getsockopt(
                 socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size
             )
-            self.pid = _PEERCRED.unpack(raw)[0] or None
+            pid, self.uid, _ = _PEERCRED.unpack(raw)
+            self.pid = pid or None
 
     @property
     def rule(self) -> int | None:
@@ -141,6 +155,9 @@ class ClientLink(TwistedProtocol):
         self.end(LoginTimeout("client_login_timeout: the login took too long"))
 
     def _more_login(self, data: bytes) -> None:
+        if self.desk is not None:
+            self.desk.heard(data)
+            return
         self._buffer += data
         if len(self._buffer) > MAX_LOGIN_BUFFER:
             self.end(ProtocolViolation("too much data before the login is done"))
@@ -259,18 +276,28 @@ class ClientLink(TwistedProtocol):
         session = self.transport.tls
         return session.selected_alpn_protocol() if session else None
 
-    def _login_done(self, result: Admitted | CancelKey) -> None:
+    def _login_done(self, result: Admitted | Operator | CancelKey) -> None:
         if isinstance(result, CancelKey):
             self.pooler.cancels.request(self, result.key)
+        elif isinstance(result, Operator):
+            self.pooler.reception.admitted(self, result)
         else:
             self.pooler.entrance.admitted(self, result)
 
     def begin(self, session: Session, welcome: bytes) -> None:
         """Logged in: say so, and hear what came in the meantime."""
+        self.session = session
+        self._begin(welcome)
+
+    def begin_at(self, desk: DeskLink, welcome: bytes) -> None:
+        """The same for an operator."""
+        self.desk = desk
+        self._begin(welcome)
+
+    def _begin(self, welcome: bytes) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.session = session
         self._login = None
         if welcome:
             self.transport.write(welcome)
@@ -353,4 +380,7 @@ class ClientLink(TwistedProtocol):
             self.wait_timer = None
         if self._pending is not None:
             self._pending.cancel()
+        if self.desk is not None:
+            self.desk.over(reason)
+            return
         self.pooler.departure.client_over(self, reason, why, polite)

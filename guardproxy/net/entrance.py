@@ -67,19 +67,25 @@ class Entrance:
         """What a login asks of the world; within query_wait_timeout."""
         if isinstance(step, login.Enter):
             return self._deadline(client, self._enter(client, step.request))
+        if isinstance(step, login.Reach):
+            self._check_certificate(client, step.request)
+            return succeed(self.pooler.reception.standing(client, step.request))
         return self._deadline(client, self.logins.answer(client, step))
 
     def _enter(self, client: ClientLink, request: Request) -> Deferred[Any]:
         if request.database in self.pooler.disabled:
             raise DatabaseDisabled(f"database does not allow connections: {request.database}")
-        if self.settings.listen.tls.mode == "verify-full":
-            name = tls.common_name(client.transport.tls)
-            if name != request.user:
-                raise LoginRefused(f'certificate authentication failed for user "{request.user}"')
+        self._check_certificate(client, request)
         client.request = request
         client.limits = self.pooler.limits_of(client, request)
         self.pooler.census.arrived(*who(client))
         return self._through_doors(client)
+
+    def _check_certificate(self, client: ClientLink, request: Request) -> None:
+        if self.settings.listen.tls.mode == "verify-full":
+            name = tls.common_name(client.transport.tls)
+            if name != request.user:
+                raise LoginRefused(f'certificate authentication failed for user "{request.user}"')
 
     def _through_doors(self, client: ClientLink) -> Deferred[Any]:
         """The door of its rule, if that has one, and the door for all."""

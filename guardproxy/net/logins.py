@@ -231,16 +231,21 @@ class Logins:
         known = self._verifiers.get(user)
         if known is not None and self.pooler.now() < known[1]:
             return succeed(known[0])
-        entry = self.pooler.settings.auth.users.get(user)
-        if entry is not None:
-            text = entry.verifier.reveal() if entry.verifier else ""
-            password = entry.password.reveal() if entry.password else ""
-            return succeed(
-                self._keep_verifier(user, Verifier.parse(text) if text else Verifier.of(password))
-            )
+        if user in self.pooler.settings.auth.users:
+            return succeed(self.listed_verifier(user))
         if not self.pooler.settings.auth.query:
             return succeed(None)
         return self._query_verifier(client, request)
+
+    def listed_verifier(self, user: str) -> Verifier | None:
+        """Of a user in auth.users."""
+        entry = self.pooler.settings.auth.users.get(user)
+        known = self._verifiers.get(user)
+        if entry is None or (known is not None and self.pooler.now() < known[1]):
+            return known[0] if entry and known else None
+        text = entry.verifier.reveal() if entry.verifier else ""
+        password = entry.password.reveal() if entry.password else ""
+        return self._keep_verifier(user, Verifier.parse(text) if text else Verifier.of(password))
 
     def _query_verifier(self, client: ClientLink, request: Request) -> Deferred[Any]:
         auth = self.pooler.settings.auth

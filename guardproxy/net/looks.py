@@ -10,10 +10,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from guardproxy.net.client import Ends
 from guardproxy.net.janitor import idle_limit
 from guardproxy.net.people import pins_of, shown, who
 from guardproxy.pool.pool import PoolName, Population
+from guardproxy.session.belongings import Pin
+from guardproxy.session.pins import PinReason
 from guardproxy.session.roaming import Roaming
+from guardproxy.session.session import STATEMENT_PREFIX, Session
+from guardproxy.session.statement import waiting_request
 from guardproxy.session.states import State
 from guardproxy.settings import Settings
 from guardproxy.stats import Counts, Tally, Timings
@@ -24,6 +29,7 @@ from guardproxy.views import (
     Overview,
     PinView,
     PoolView,
+    RestrictionsView,
     ServerView,
 )
 
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from guardproxy.net.server import ServerLink
     from guardproxy.net.streams import StreamTransport
 
+_SHOWN_STATES = {state: state.value for state in State}  # an enum's value is slow to look up
 _NOTHING = Counts(0, 0, 0, 0, 0, 0.0, 0.0, 0.0)
 
 
@@ -43,6 +50,7 @@ class _Tallied:
 
     clients: Counter[str] = field(default_factory=Counter)
     pinned: Counter[str] = field(default_factory=Counter)
+    pinned_clients: int = 0
     waiting: int = 0
     waits_since: float = float("inf")
     tally: Tally = field(default_factory=Tally)
@@ -107,6 +115,11 @@ class Looks:
         """The last ones for each reason, latest first."""
         return self.pooler.endings.recent()
 
+    def restrictions(self) -> RestrictionsView:
+        pauses = self.pooler.admission.pauses
+        disabled = frozenset(self.pooler.disabled)
+        return RestrictionsView(pauses.everywhere, frozenset(pauses.names), disabled)
+
     def pools(self) -> list[PoolView]:
         """Those somebody has been let into, or has a server in; by database and user."""
         found = self._tallied()
@@ -131,7 +144,10 @@ class Looks:
             if pool is None:
                 pool = found[name] = _Tallied()
             pool.clients[client.state] += 1
-            for reason in pins_of(session):
+            pins = pins_of(session)
+            if pins:
+                pool.pinned_clients += 1
+            for reason in pins:
                 pool.pinned[reason.value] += 1
             if client.ticket is not None:
                 pool.waiting += 1
@@ -154,6 +170,7 @@ class Looks:
             clients={state.value: found.clients[state] for state in State},
             servers={population.value: populations[population.value] for population in Population},
             pinned=dict(found.pinned),
+            pinned_clients=found.pinned_clients,
             waiting=found.waiting,
             longest_wait=self.pooler.now() - found.waits_since if found.waiting else 0.0,
             cancels=sum(link.cancels for link in links),
@@ -163,36 +180,55 @@ class Looks:
 
 
 def _client(client: ClientLink) -> ClientView:
-    session, request, transport = client.session, client.request, client.transport
+    """There may be thousands: what does not change is looked up once."""
+    session, request, server = client.session, client.request, client.server
     user, database, named, address = who(client)
-    _, port = _address(transport.getPeer())
-    local_address, local_port = _address(transport.getHost())
-    pins = pins_of(session).items()
+    ends = client.ends or _ends(client)
+    pins = pins_of(session)
     return ClientView(
         id=client.id,
         user=user,
         database=database,
         application_name=session.application_name if session else named,
         address=address,
-        port=port,
-        local_address=local_address,
-        local_port=local_port,
+        port=ends.port,
+        local_address=ends.local_address,
+        local_port=ends.local_port,
         pid=client.pid,
         command=client.command_line if client.pid is not None else "",
-        tls=_tls(transport),
+        tls=ends.tls,
         replication=request is not None and request.replication,
-        state=client.state.value,
+        state=_SHOWN_STATES[session.state if session else State.LOGIN],
         since=session.since if session else client.opened_at,
         opened_at=client.opened_at,
         waits_for=_waits_for(client),
-        server=client.server.server.id if client.server else None,
-        backend_pid=client.server.backend_pid if client.server else 0,
-        pins=tuple(PinView(reason.value, pin.since, pin.statement) for reason, pin in pins),
-        last_statement=shown(session.last_request) if session else "",
+        server=server.server.id if server else None,
+        backend_pid=server.backend_pid if server else 0,
+        pins=tuple(_pin(*pin) for pin in pins.items()) if pins else (),
+        last_statement=_last_statement(session) if session else "",
         prepared_statements=session.prepared_statements if isinstance(session, Roaming) else 0,
         idle_limit=idle_limit(client),
         counts=session.counts() if session else _NOTHING,
     )
+
+
+def _pin(reason: PinReason, pin: Pin) -> PinView:
+    return PinView(reason.value, pin.since, pin.statement)
+
+
+def _ends(client: ClientLink) -> Ends:
+    """Remembered only when its login is over: before, TLS may still come."""
+    _, port = _address(client.transport.getPeer())
+    local_address, local_port = _address(client.transport.getHost())
+    ends = Ends(port, local_address, local_port, _tls(client.transport))
+    if client.session is not None:
+        client.ends = ends
+    return ends
+
+
+def _last_statement(session: Session) -> str:
+    waiting = waiting_request(session.backlog, STATEMENT_PREFIX) if session.backlog else b""
+    return shown(waiting or session.last_request)
 
 
 def _waits_for(client: ClientLink) -> str:

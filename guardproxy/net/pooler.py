@@ -24,6 +24,7 @@ from guardproxy.net.entrance import Entrance
 from guardproxy.net.log import Log
 from guardproxy.net.opening import Opener
 from guardproxy.net.people import tell_pins, wait_error
+from guardproxy.net.reception import Reception
 from guardproxy.net.server import ServerLink
 from guardproxy.net.streams import Clock
 from guardproxy.net.upstream import Upstream
@@ -91,6 +92,7 @@ class Pooler:
         )
         self.entrance = Entrance(self)
         self.departure = Departure(self)
+        self.reception = Reception(self)
         self.cancels = Cancels(self)
         self.opener = Opener(self)
 

@@ -183,5 +183,6 @@ class GuardService(Service):
     def _ended(self, clean: bool) -> bool:
         if self._sweep.running:
             self._sweep.stop()
+        self.pooler.reception.close()
         self._enter(Phase.STOPPED)
         return clean

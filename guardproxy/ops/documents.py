@@ -259,7 +259,7 @@ def _ending(now: Moment, view: EndingView) -> Row:
         "application": view.application_name,
         "from": view.address,
         "state": view.state,
-        "idle": round(view.idle, 1),
+        "idle": round(view.idle, 1) if view.state else None,
         "age": round(view.age, 1),
         "statement": view.last_statement,
     }

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from guardproxy.config import Change, Loaded
+from guardproxy.life import Manner, Phase
 from guardproxy.settings import Settings
 from guardproxy.stats import Timings
 from guardproxy.views import (
@@ -17,6 +19,7 @@ from guardproxy.views import (
     Moment,
     Overview,
     PoolView,
+    RestrictionsView,
     ServerView,
 )
 
@@ -36,12 +39,34 @@ class Looks(Protocol):
 
     def endings(self) -> list[EndingView]: ...
 
+    def restrictions(self) -> RestrictionsView: ...
+
     @property
     def timings(self) -> Timings: ...
 
     @property
     def settings(self) -> Settings:
         """Those in force."""
+
+
+class Life(Protocol):
+    """The guard's settings and its end. ConfigError says why something was not taken."""
+
+    @property
+    def loaded(self) -> Loaded:
+        """The settings in force, and where each comes from."""
+
+    @property
+    def phase(self) -> Phase: ...
+
+    def reload(self) -> list[Change]:
+        """Read the configuration anew; what has changed."""
+
+    def amend(self, key: str, text: str) -> list[Change]:
+        """Another value for a setting, until the restart."""
+
+    def shutdown(self, manner: Manner | None) -> None:
+        """End in this manner; None is at once. It begins when who asked has been answered."""
 
 
 class Valve(Protocol):

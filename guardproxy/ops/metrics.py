@@ -25,7 +25,7 @@ from guardproxy import __version__
 from guardproxy.ops.guard import Looks, Watching
 from guardproxy.stats import BOUNDS, OTHER, Histogram, Tally
 from guardproxy.views import Activity, Overview, PoolView
-from guardproxy.wire import frames
+from guardproxy.wire.frames import COMPILED
 
 MAX_POOLS = 100
 """Pools with series of their own."""
@@ -67,11 +67,6 @@ def registry(looks: Looks, watching: Watching) -> CollectorRegistry:
     ProcessCollector(registry=own)
     PlatformCollector(registry=own)
     return own
-
-
-def compiled() -> bool:
-    """Whether the hot modules run as machine code."""
-    return not str(frames.__file__).endswith(".py")
 
 
 @dataclass(slots=True)
@@ -154,7 +149,7 @@ def _whole(seen: Overview) -> Iterator[Metric]:
     build = {
         "version": __version__,
         "python": python_version(),
-        "compiled": str(compiled()).lower(),
+        "compiled": str(COMPILED).lower(),
     }
     yield InfoMetricFamily("guardproxy_build", "What runs here.", build)
     yield _gauge("server_connections", "Connections to PostgreSQL, opening ones too.", seen.servers)

@@ -21,6 +21,9 @@ from guardproxy.wire.scram import MECHANISM, ScramError, ScramKeys, ServerExchan
 ALPN = "postgresql"
 """Direct TLS must be negotiated for this protocol (PostgreSQL 17, "ALPN")."""
 
+CONSOLES = ("guardproxy", "pgbouncer")
+"""Databases that are none: the console, also under the name that tools made for PgBouncer know."""
+
 _TLS_HANDSHAKE = 0x16
 _NOT_FOR_SERVERS = frozenset(("user", "database", "options", "replication"))
 
@@ -75,6 +78,25 @@ class FindVerifier:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Come to the console; the answer is a Standing, for the settings know who may."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of who comes to the console.
+
+    `proved`: by the system, or not asked to prove it. `verifier` is of those only who may come.
+    """
+
+    may_change: bool
+    proved: bool
+    verifier: Verifier | None
+
+
+@dataclass(frozen=True, slots=True)
 class KeepKeys:
     """The keys a SCRAM exchange gave away; they open server logins."""
 
@@ -92,6 +114,7 @@ Step = (
     | Prove
     | FindVerifier
     | KeepKeys
+    | Reach
 )
 
 
@@ -127,6 +150,14 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Operator:
+    """Authenticated, for the console. Who may not change anything may look."""
+
+    request: Request
+    may_change: bool
+
+
+@dataclass(frozen=True, slots=True)
 class House:
     """The rules at the door, from the settings and the listener the client came by."""
 
@@ -138,7 +169,7 @@ class House:
     mock_seed: bytes = field(repr=False)
 
 
-def log_in(house: House) -> Generator[Step, object, Admitted | CancelKey]:
+def log_in(house: House) -> Generator[Step, object, Admitted | Operator | CancelKey]:
     """Let a client in, or not."""
     opened = yield from _open(house)
     if isinstance(opened, CancelKey):
@@ -148,12 +179,13 @@ def log_in(house: House) -> Generator[Step, object, Admitted | CancelKey]:
         raise LoginRefused(
             "the guard requires TLS", hint="Connect with sslmode=require (listen.tls.mode)."
         )
+    if startup.parameters.get("database") in CONSOLES:
+        return (yield from _reach_console(startup, house.mock_seed))
     request = read_request(startup, house.passthrough)
     yield Enter(request)
     if house.passthrough or request.replication:
         return Admitted(request, secure)
-    if startup.version != messages.PROTOCOL_3_0 or startup.unknown_options:
-        yield messages.negotiate_protocol_version(startup.unknown_options)
+    yield from _negotiate(startup)
     if house.method == "password":
         yield from _password(request, house.private or secure)
     elif house.method == "scram-sha-256":
@@ -217,10 +249,14 @@ def _password(request: Request, private: bool) -> Generator[Step, object, None]:
 
 def _scram(request: Request, mock_seed: bytes) -> Generator[Step, object, None]:
     """auth.method scram-sha-256: the client proves it to us, and thereby gives us its keys."""
-    known = yield FindVerifier(request)
-    exchange = ServerExchange(
-        cast("Verifier | None", known) or Verifier.mock(request.user, mock_seed)
-    )
+    known = cast("Verifier | None", (yield FindVerifier(request)))
+    keys = yield from _prove(request.user, known or Verifier.mock(request.user, mock_seed))
+    yield KeepKeys(request, keys)
+
+
+def _prove(user: str, verifier: Verifier) -> Generator[Step, object, ScramKeys]:
+    """SCRAM: returns the keys the proof gave away."""
+    exchange = ServerExchange(verifier)
     yield messages.authentication(SASL, MECHANISM.encode() + b"\0\0")
     initial = yield from _read(ReadPassword())
     mechanism, client_first = messages.parse_sasl_initial(initial)
@@ -231,10 +267,29 @@ def _scram(request: Request, mock_seed: bytes) -> Generator[Step, object, None]:
         client_final = yield from _read(ReadPassword())
         server_final, keys = exchange.final(client_final)
     except ScramError:
-        refused = PasswordRefused(f'password authentication failed for user "{request.user}"')
+        refused = PasswordRefused(f'password authentication failed for user "{user}"')
         raise refused from None
     yield messages.authentication(SASL_FINAL, server_final)
-    yield KeepKeys(request, keys)
+    return keys
+
+
+def _reach_console(startup: Startup, mock_seed: bytes) -> Generator[Step, object, Operator]:
+    """An operator. PostgreSQL is not asked, for it may be what has failed.
+
+    SCRAM whatever auth.method is: over any network, and against auth.users alone.
+    """
+    request = read_request(startup, passthrough=True)
+    standing = cast(Standing, (yield Reach(request)))
+    yield from _negotiate(startup)
+    if not standing.proved:
+        user = request.user
+        yield from _prove(user, standing.verifier or Verifier.mock(user, mock_seed))
+    return Operator(request, standing.may_change)
+
+
+def _negotiate(startup: Startup) -> Generator[Step, object, None]:
+    if startup.version != messages.PROTOCOL_3_0 or startup.unknown_options:
+        yield messages.negotiate_protocol_version(startup.unknown_options)
 
 
 def read_request(startup: Startup, passthrough: bool = False) -> Request:

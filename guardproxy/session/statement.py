@@ -48,6 +48,17 @@ def _shown(token: re.Match[str]) -> str:
 
 _ONE_LINE = re.compile(r"\s")
 
+
+def waiting_request(backlog: bytes, length: int) -> bytes:
+    """The beginning of the statement that a client without a server waits with; b"" if none."""
+    if backlog[:1] == b"Q":
+        return backlog[5 : 5 + length]
+    if backlog[:1] == b"P":
+        start = backlog.find(b"\0", 5) + 1
+        return backlog[start : start + length] if start else b""
+    return b""
+
+
 _CONCERNS_DATABASE = re.compile(
     rb"""(?isx) \s* (?: /\*.*?\*/ \s* | --[^\n]*\n \s* )*
     (?: DROP \s+ DATABASE \s+ (?: IF \s+ EXISTS \s+ )?

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from guardproxy.errors import GuardError, ProtocolViolation, ServerRefused
+from guardproxy.errors import Declined, GuardError, ProtocolViolation, ServerRefused
 
 # What a client sends. (Final, one by one: then they are constants in machine code.)
 BIND: Final = ord("B")
@@ -147,7 +147,7 @@ def _bound(value: str | None) -> bytes:
 
 
 FLUSH_MESSAGE, SYNC_MESSAGE = message(FLUSH), message(SYNC)
-TERMINATE_MESSAGE = message(TERMINATE)
+TERMINATE_MESSAGE: Final = message(TERMINATE)
 
 
 def password_message(secret: bytes) -> bytes:
@@ -234,8 +234,23 @@ def fatal(error: GuardError) -> bytes:
     return message(ERROR, fields)
 
 
+def error(declined: Declined) -> bytes:
+    """The ErrorResponse for what ends a statement only."""
+    fields = _fields("ERROR", declined.sqlstate, declined.message, "", declined.hint)
+    return message(ERROR, fields)
+
+
 def notice(text: str, detail: str = "") -> bytes:
     return message(NOTICE, _fields("NOTICE", "00000", text, detail, ""))
+
+
+# What has nothing in it.
+PARSE_COMPLETE_MESSAGE: Final = message(PARSE_COMPLETE)
+BIND_COMPLETE_MESSAGE: Final = message(BIND_COMPLETE)
+CLOSE_COMPLETE_MESSAGE: Final = message(CLOSE_COMPLETE)
+EMPTY_QUERY_RESPONSE: Final = message(ord("I"))
+NO_DATA_MESSAGE: Final = message(NO_DATA)
+PORTAL_SUSPENDED_MESSAGE: Final = message(ord("s"))
 
 
 def bound_text(bind: bytes, number: int) -> str | None:

@@ -9,11 +9,12 @@ import pytest
 
 from guardproxy.ops.documents import ROWS
 from tests.integration.browser import Browser
-from tests.integration.conftest import NewGuard
+from tests.integration.conftest import NewGuard, NewPostgres
 from tests.integration.guard import Guard
 from tests.integration.queueing import NOTIFY, Waiter, held
 from tests.integration.raw import Raw, startup
 from tests.integration.waiting import eventually
+from tests.integration.watching import WATCH, prepare
 from tests.integration.windows import TOKEN, Windows
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -64,6 +65,24 @@ def test_all_is_quiet(browser: Browser, guard: NewGuard) -> None:
     assert browser.text("#headline") == "Nobody waits. 0 of 7 servers are needed just now."
     assert browser.text("#table") == "No client is connected."
     assert count(browser, ".chart canvas") == 2
+    assert "PostgreSQL" not in browser.text("#tabs")  # nobody watches it
+
+
+def test_while_the_watcher_looks_who_comes_past_the_guard_is_there(
+    browser: Browser, guard: NewGuard, new_postgres: NewPostgres
+) -> None:
+    own = prepare(new_postgres())
+    windows = opened(browser, place := guard(own, watch=WATCH))
+    with own.connect(application_name="past the guard") as direct, Raw(place) as client:
+        client.login()
+        browser.wait_for("#tabs", "PostgreSQL")
+        browser.click("#tabs button:nth-child(4)")
+        row = browser.wait_for("tbody", "past the guard")
+        assert str(direct.info.backend_pid) in row
+        eventually(
+            lambda: windows.metric("postgresql_connections", origin="direct", state="idle") == 1,
+            why="the metric tells it too",
+        )
 
 
 def test_nothing_comes_from_anywhere_else(browser: Browser, guard: NewGuard) -> None:

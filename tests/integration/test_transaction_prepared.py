@@ -257,6 +257,7 @@ def test_prepare_and_execute(crowd: Crowd) -> None:
     """PREPARE by SQL: two clients, one name, different statements."""
     me, you = crowd.client(), crowd.client()
     me.execute("prepare plan (int) as select $1 * 2")
+    assert crowd.stays(me)
     you.execute("prepare plan (text) as select upper($1)")
     for _ in range(3):
         assert me.execute("execute plan (21)").fetchone() == (42,)

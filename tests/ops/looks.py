@@ -21,6 +21,7 @@ from guardproxy.views import (
     Overview,
     PinView,
     PoolView,
+    RestrictionsView,
     ServerView,
 )
 
@@ -94,6 +95,7 @@ def pool(database: str = "shop", user: str = "app", **more: Any) -> PoolView:
         "clients": {"idle": 1, "active": 0},
         "servers": {"leased": 1, "idle": 0},
         "pinned": {},
+        "pinned_clients": 0,
         "waiting": 0,
         "longest_wait": 0.0,
         "cancels": 0,
@@ -189,11 +191,17 @@ class Guard:
     all_clients: list[ClientView] = field(default_factory=list)
     all_servers: list[ServerView] = field(default_factory=list)
     all_endings: list[EndingView] = field(default_factory=list)
+    all_restrictions: RestrictionsView = field(
+        default_factory=lambda: RestrictionsView(False, frozenset(), frozenset())
+    )
     wall: float = WALL
     seen_activity: Activity = NOTHING
     ended: dict[str, int] = field(default_factory=dict)
     asked: list[tuple[float | None, bool | None]] = field(default_factory=list)  # to be ended
     ending: Deferred[tuple[BackendView, ...]] = field(default_factory=Deferred)
+
+    def restrictions(self) -> RestrictionsView:
+        return self.all_restrictions
 
     def moment(self) -> Moment:
         return Moment(NOW, self.wall)

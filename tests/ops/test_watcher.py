@@ -25,6 +25,7 @@ from guardproxy.views import (
     Moment,
     Overview,
     PoolView,
+    RestrictionsView,
     ServerView,
 )
 from guardproxy.watching import TerminateIdle, Watch, When
@@ -59,6 +60,9 @@ class Guard:
 
     def pools(self) -> list[PoolView]:
         return []
+
+    def restrictions(self) -> RestrictionsView:
+        raise AssertionError("none of its business")
 
     def overview(self) -> Overview:
         raise AssertionError("too dear: it walks over all clients")

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardproxy.session.statement import SHOWN, redact
+from guardproxy.session.statement import SHOWN, redact, waiting_request
+from tests.session.transcript import said
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,22 @@ def test_any_bytes_can_be_shown_on_one_line(text: bytes) -> None:
     assert len(shown) <= SHOWN
     assert "\n" not in shown
     assert shown == shown.strip()
+
+
+@pytest.mark.parametrize(
+    ("spoken", "statement"),
+    [
+        ('Query "select 1"', b"select 1\0"),
+        ('Parse name "select 2" + Sync', b"select 2\0"),
+        ("Sync", b""),
+    ],
+)
+def test_what_a_client_waits_with(spoken: str, statement: bytes) -> None:
+    found = waiting_request(said("C", spoken), 256)
+    assert found[: len(statement)] == statement
+    assert bool(found) is bool(statement)
+
+
+def test_of_which_only_the_beginning_may_be_there() -> None:
+    assert waiting_request(b"P\0\0\0\xffname", 256) == b""
+    assert waiting_request(said("C", 'Query "select 1"'), 3) == b"sel"

@@ -2,7 +2,7 @@
 
 import { duration, number, stateClass } from "./words.js";
 
-const who = { title: "Who", key: "user", kind: "short", text: (row) => (row.user || row.database ? `${row.user}@${row.database}` : "") };
+const who = { title: "Who", key: "user", kind: "short", text: (row) => [row.user, row.database].filter(Boolean).join("@") };
 const seconds = (title, key) => ({ title, key, kind: "number", text: (row) => duration(row[key]) });
 const count = (title, key) => ({ title, key, kind: "number", text: (row) => number(row[key]) });
 const name = (title, key) => ({ title, key, kind: "number", text: (row) => String(row[key] ?? "") });
@@ -75,6 +75,7 @@ export const TABLES = {
     columns: [
       { title: "State", key: "state", swatch: (row) => stateClass({ ...row, waits_for: "", pins: "" }) },
       seconds("For", "for"),
+      name("Backend", "pid"),
       word("Whose", "origin"),
       who,
       word("Application", "application", "short"),
@@ -84,7 +85,6 @@ export const TABLES = {
       word("Last statement", "statement", "text code"),
       name("Client", "client"),
       seconds("Open", "age"),
-      name("Backend", "pid"),
     ],
     key: (row) => row.pid,
   },
