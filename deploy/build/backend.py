@@ -40,8 +40,8 @@ MODULES = """
     session/acts session/belongings session/life session/passthrough session/roaming session/session
     session/speaking session/statements session/states
 """
-"""What every byte passes through. Not `pool`: generic classes crash with mypyc 2.4.1 (in the garbage
-collector, soon after; tests/pool/test_admission_machine.py sees it)."""
+"""What every byte passes through. Not `pool`: with mypyc 2.4.1 its generic classes crash, in the
+garbage collector and soon after (tests/pool/test_admission_machine.py sees it)."""
 
 
 def why_pure() -> str:
@@ -104,6 +104,10 @@ class Backend(type(_build_wheel.__self__)):  # type: ignore[misc]
     def get_requires_for_build_wheel(self, config_settings: Any = None) -> list[str]:
         needed: list[str] = super().get_requires_for_build_wheel(config_settings)
         return needed if why_pure() else [*needed, MYPYC]
+
+    def get_requires_for_build_editable(self, config_settings: Any = None) -> list[str]:
+        needed: list[str] = super().get_requires_for_build_wheel(config_settings)
+        return needed
 
     def build_wheel(
         self, wheel_directory: str, config_settings: Any = None, metadata_directory: Any = None
