@@ -104,6 +104,11 @@ class Backend(type(_build_wheel.__self__)):  # type: ignore[misc]
         needed: list[str] = super().get_requires_for_build_wheel(config_settings)
         return needed if why_pure() else [*needed, MYPYC]
 
+    def get_requires_for_build_editable(self, config_settings: Any = None) -> list[str]:
+        """What setuptools needs, and no more: some versions of it ask the hook above."""
+        needed: list[str] = super().get_requires_for_build_wheel(config_settings)
+        return needed
+
     def build_wheel(
         self, wheel_directory: str, config_settings: Any = None, metadata_directory: Any = None
     ) -> str:

@@ -16,12 +16,13 @@ from typing import Annotated, Any, Protocol, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 from prometheus_client.exposition import choose_encoder
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from guardproxy.errors import Declined
 from guardproxy.ops import documents, metrics
@@ -53,6 +54,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 W = TypeVar("W")
+Answer = bytes | Deferred[bytes]
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 _SCRIPT = "text/javascript; charset=utf-8"
@@ -94,6 +96,12 @@ class CloseIdle(Struct, forbid_unknown_fields=True):
 
     older_than: Annotated[float, Meta(ge=0)]
     database: str | None = None
+
+
+class EndIdle(Struct, forbid_unknown_fields=True):
+    """The body of a request to end connections past the guard that have been idle so long."""
+
+    older_than: Annotated[float, Meta(gt=0)]
 
 
 class BoundedRequest(Request):
@@ -163,7 +171,7 @@ class Windows(Resource):
         self.take(looks.settings.http, Gate(looks.settings.http))
         folder = resources.files("guardproxy.ops") / "page"
         self._files = {path: (folder / name).read_bytes() for path, (name, _) in _PAGE.items()}
-        self._routes: dict[tuple[str, str], Callable[[Request], bytes]] = {
+        self._routes: dict[tuple[str, str], Callable[[Request], Answer]] = {
             ("GET", "/startup"): self._startup,
             ("GET", "/liveness"): self._liveness,
             ("GET", "/readiness"): self._readiness,
@@ -172,6 +180,7 @@ class Windows(Resource):
             ("GET", "/api/history"): self._past,
             ("POST", "/api/kill"): self._kill,
             ("POST", "/api/close-idle"): self._close_idle,
+            ("POST", "/api/end-idle"): self._end_idle,
             ("POST", "/quitquitquit"): self._quit,
             **{("GET", path): self._file for path in _PAGE},
         }
@@ -180,7 +189,7 @@ class Windows(Resource):
         """New settings."""
         self._gate, self._http = gate, http
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         for name, value in HEADERS.items():
             request.setHeader(name, value)
         request.setHeader("Content-Type", TEXT)
@@ -189,15 +198,36 @@ class Windows(Resource):
         except Refused as refused:
             request.setResponseCode(refused.status)
             answer = f"{refused}\n".encode()
+        if isinstance(answer, Deferred):
+            self._answer_later(request, answer)
+            return NOT_DONE_YET
         return b"" if request.method == b"HEAD" else answer
 
-    def _answer(self, request: Request) -> bytes:
+    def _answer_later(self, request: Request, answer: Deferred[bytes]) -> None:
+        """If whoever asked is still there."""
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def finish(body: bytes) -> None:
+            if not gone:
+                request.setHeader("Content-Length", str(len(body)))
+                request.write(body)
+                request.finish()
+
+        def failed(failure: Any) -> None:
+            self._log.error("fault", traceback=failure.getTraceback())
+            request.setResponseCode(500)
+            finish(b"a fault of the guard; its log says more\n")
+
+        answer.addCallbacks(finish, failed)
+
+    def _answer(self, request: Request) -> Answer:
         try:
             return self._route(request)(request)
         except Declined as declined:
             raise Refused(409, str(declined)) from None
 
-    def _route(self, request: Request) -> Callable[[Request], bytes]:
+    def _route(self, request: Request) -> Callable[[Request], Answer]:
         path = request.path.decode("latin-1")
         method = request.method.decode("latin-1")
         ways = [known for known, place in self._routes if place == path]
@@ -286,6 +316,15 @@ class Windows(Resource):
             peer=_peer(request),
         )
         return _json(request, {"closed": count})
+
+    def _end_idle(self, request: Request) -> Deferred[bytes]:
+        """PostgreSQL is asked first; what it ends is in the log, each with what it was."""
+        wish = self._wish_to_act(request, EndIdle)
+        if not self._looks.settings.watch.user:
+            raise Refused(409, "nobody looks at PostgreSQL's own view; set watch.user")
+        self._log.info("end_idle", older_than=wish.older_than, peer=_peer(request))
+        ended = self._watching.terminate_idle(wish.older_than, dry_run=False)
+        return ended.addCallback(lambda found: _json(request, {"closed": len(found)}))
 
     # -- who may ----------------------------------------------------------------------------------
 

@@ -124,6 +124,7 @@ class Image:
         """
         root = shlex.quote(str(self.root))
         script = f"mount --bind {root} {root} && mount -o remount,bind,ro {root} && "
+        script += f"mount --bind /dev {root}/dev && "  # as every container has it
         script += f"exec setpriv --no-new-privs chroot --userspec={self.config['User']} {root} "
         return ["unshare", "--mount", "sh", "-c", script + shlex.join(words)]
 

@@ -112,8 +112,7 @@ def test_a_full_cap_says_who_holds_it_and_why(browser: Browser, guard: NewGuard)
         assert "no server is free for it" in rows[2]
         eventually(lambda: class_of(browser, "#verdict").endswith("full"), why="it is serious")
         browser.click("#tabs button:nth-child(2)")
-        browser.wait_for("thead", "Backend")
-        assert len(browser.text("tbody tr").splitlines()) == 2
+        eventually(lambda: len(browser.text("tbody tr").splitlines()) == 2, why="the servers")
 
 
 def test_what_clients_call_themselves_is_text(browser: Browser, guard: NewGuard) -> None:

@@ -17,6 +17,7 @@ from tests.integration.conftest import NewGuard
 from tests.integration.postgres import Postgres
 from tests.integration.waiting import eventually
 from tests.integration.watching import WATCH, asks, look_thrice, prepare
+from tests.integration.windows import TOKEN, Windows
 
 
 @pytest.fixture(scope="module", params=["system", "embedded"])
@@ -168,6 +169,26 @@ def test_a_wrong_password_is_said_and_not_shown(old: Postgres) -> None:
     assert "hunter2" not in str(refused.value)
 
 
+def test_windows_show_who_comes_past_the_guard(guard: NewGuard, old: Postgres) -> None:
+    running = guard(old, watch=WATCH)
+    windows = Windows(running)
+    with running.connect() as ours, old.connect("bob", application_name="cron") as direct:
+        ours.execute("select 1")
+        direct.execute("select 'secret'")
+
+        def seen() -> dict[int, Any]:
+            return {row["pid"]: row for row in windows.rows("activity")}
+
+        eventually(lambda: direct.info.backend_pid in seen(), why="a look since")
+        row = seen()[direct.info.backend_pid]
+        assert (row["origin"], row["user"], row["application"]) == ("direct", "bob", "cron")
+        assert (row["state"], row["statement"]) == ("idle", "select ?")
+        (served,) = (row for row in seen().values() if row["origin"] == "ours")
+        assert served["client"] == windows.rows("clients")[0]["id"]
+        idle = {"origin": "direct", "state": "idle"}
+        assert windows.metric("postgresql_connections", **idle) == 1
+
+
 # -- who is ended ----------------------------------------------------------------------------------
 
 
@@ -244,6 +265,20 @@ def test_idle_ones_past_the_guard_are_ended_and_nobody_else(guard: NewGuard, old
         (again,) = ours.execute("select pg_backend_pid()").fetchone() or (0,)
         assert again == served
     assert running.log().count(" terminated ") == 2
+
+
+def test_whoever_has_the_token_can_end_them_now(guard: NewGuard, old: Postgres) -> None:
+    """Though the interval would only say so, and its conditions are not met."""
+    rules = {"user": "alice", "when": {"connections": 1000}}
+    http = {"token": TOKEN}
+    running = guard(old, http=http, watch={**WATCH, "interval": 0, "terminate_idle": rules})
+    with old.connect(sslmode="disable") as direct, old.connect("bob", sslmode="disable") as bob:
+        answer = Windows(running).post("/api/end-idle", {"older_than": 0.001})
+        assert (answer.status, answer.json) == (200, {"closed": 1})
+        with pytest.raises(psycopg.OperationalError):
+            direct.execute("select 1")
+        bob.execute("select 1")
+    running.wait_for_log(" terminated .*user=alice")
 
 
 def test_two_guards_leave_each_others_servers_alone(guard: NewGuard, old: Postgres) -> None:

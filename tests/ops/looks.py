@@ -197,6 +197,8 @@ class Guard:
     wall: float = WALL
     seen_activity: Activity = NOTHING
     ended: dict[str, int] = field(default_factory=dict)
+    asked: list[tuple[float | None, bool | None]] = field(default_factory=list)  # to be ended
+    ending: Deferred[tuple[BackendView, ...]] = field(default_factory=Deferred)
 
     def restrictions(self) -> RestrictionsView:
         return self.all_restrictions
@@ -223,8 +225,11 @@ class Guard:
     def look(self) -> Deferred[Activity]:
         return succeed(self.seen_activity)
 
-    def terminate_idle(self, *_: object) -> Deferred[tuple[BackendView, ...]]:
-        return succeed(())
+    def terminate_idle(
+        self, older_than: float | None = None, dry_run: bool | None = None
+    ) -> Deferred[tuple[BackendView, ...]]:
+        self.asked.append((older_than, dry_run))
+        return self.ending
 
     def endings(self) -> list[EndingView]:
         return self.all_endings

@@ -8,15 +8,17 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
 
 from guardproxy.errors import Declined
 from guardproxy.ops.gate import Gate
 from guardproxy.ops.history import INTERVAL
 from guardproxy.ops.web import HEADERS, IDLE_TIMEOUT, MAX_BODY, MAX_CONNECTIONS, Web, Windows
 from guardproxy.settings import Http, Secret, Settings
-from tests.ops.looks import Guard, client
+from guardproxy.watching import Watch
+from tests.ops.looks import Guard, backend, client
 
 TOKEN = "0123456789abcdef"
 OURS = {"Host": "127.0.0.1:6433"}
@@ -39,6 +41,7 @@ class House:
     """A guard's windows, and what was done through them."""
 
     http: Http
+    watch: Watch = field(default_factory=Watch)
     phase: str = "serving"
     killed: list[int] = field(default_factory=list)
     closed: list[tuple[str | None, float]] = field(default_factory=list)
@@ -47,7 +50,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.reactor = MemoryReactorClock()
-        self.guard = Guard(Settings(http=self.http), all_clients=[client(7)])
+        self.guard = Guard(Settings(http=self.http, watch=self.watch), all_clients=[client(7)])
         self.windows = Windows(
             self.guard, cast(Any, self), self.guard, lambda: self.phase, self._stop, self
         )
@@ -225,6 +228,52 @@ def test_close_idle(house: House) -> None:
     assert house.ask("/api/close-idle", "POST", ACTING, asked).json == {"closed": 3}
     assert house.ask("/api/close-idle", "POST", ACTING, {"older_than": 0.5}).status == 200
     assert house.closed == [("shop", 600.0), (None, 0.5)]
+
+
+def asking_to_end(house: House) -> tuple[Any, StringTransport]:
+    body = _encoded({"older_than": 600})
+    sent = {"Content-Length": str(len(body)), **ACTING}
+    head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+    protocol, transport = house.connect()
+    protocol.dataReceived(f"POST /api/end-idle HTTP/1.1\r\n{head}\r\n".encode() + body)
+    return protocol, transport
+
+
+WATCHED = Watch(user="watcher")
+
+
+def test_end_idle_answers_when_postgresql_has() -> None:
+    house = House(Http(token=Secret(TOKEN)), watch=WATCHED)
+    _, transport = asking_to_end(house)
+    assert house.guard.asked == [(600.0, False)]
+    assert transport.value() == b""
+    house.guard.ending.callback((backend(11), backend(12)))
+    assert transport.value().startswith(b"HTTP/1.1 200 OK\r\n")
+    assert transport.value().endswith(b'{"closed":2}')
+
+
+def test_end_idle_for_somebody_who_has_left() -> None:
+    house = House(Http(token=Secret(TOKEN)), watch=WATCHED)
+    protocol, transport = asking_to_end(house)
+    protocol.connectionLost(Failure(ConnectionDone()))
+    house.guard.ending.callback(())
+    assert transport.value() == b""
+
+
+def test_a_fault_while_it_ends_is_told() -> None:
+    house = House(Http(token=Secret(TOKEN)), watch=WATCHED)
+    told: list[dict[str, object]] = []
+    house.error = lambda event, about=None, **fields: told.append(fields)  # type: ignore[method-assign]
+    _, transport = asking_to_end(house)
+    house.guard.ending.errback(ZeroDivisionError())
+    assert transport.value().startswith(b"HTTP/1.1 500 ")
+    assert "ZeroDivisionError" in str(told)
+
+
+def test_end_idle_where_nobody_looks(house: House) -> None:
+    answer = house.ask("/api/end-idle", "POST", ACTING, {"older_than": 600})
+    assert (answer.status, house.guard.asked) == (409, [])
+    assert house.ask("/api/end-idle", "POST", ACTING, {"older_than": 0}).status == 400
 
 
 @pytest.mark.parametrize(

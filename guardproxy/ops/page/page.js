@@ -159,6 +159,24 @@ function sorted(key) {
   refresh();
 }
 
+// What can be closed for being idle, by table.
+const IDLE = {
+  clients: {
+    path: "api/close-idle",
+    who: "Close clients idle for",
+    title: (older) => `Close all clients idle for ${older} or longer?`,
+    words: "In all databases. Only who is idle outside a transaction is closed; who is pinned or listens stays.",
+    told: (closed) => `${counted(closed, "client")} closed.`,
+  },
+  activity: {
+    path: "api/end-idle",
+    who: "End what comes past the guard and is idle for",
+    title: (older) => `End all connections past the guard idle for ${older} or longer?`,
+    words: "Those that watch.terminate_idle means by user, database and application. Never a guard's own, a superuser's, replication, or what is active.",
+    told: (closed) => `${counted(closed, "connection")} ended.`,
+  },
+};
+
 const tabs = new Map(Object.entries(TABLES).map(([name, shape]) => {
   const button = element("button", "", shape.title);
   const count = element("span", "count");
@@ -175,7 +193,8 @@ function choose(name) {
   for (const [other, { button }] of tabs) button.setAttribute("aria-selected", String(other === name));
   table.choose(name, canAct);
   text("more", "");
-  $("close-idle").hidden = name !== "clients";
+  $("close-idle").hidden = !(name in IDLE);
+  text("idle-who", IDLE[name]?.who ?? "");
   refresh();
 }
 
@@ -245,12 +264,9 @@ $("close-idle").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (!canAct) return $("token-button").click();
   const older = Number($("older-than").value);
-  const sure = await confirm({
-    title: `Close all clients idle for ${duration(older)} or longer?`,
-    words: "In all databases. Only who is idle outside a transaction is closed; who is pinned or listens stays.",
-    yes: "Close them", danger: true,
-  });
-  if (sure) await act("api/close-idle", { older_than: older }, (closed) => `${counted(closed, "client")} closed.`);
+  const { path, title, words, told } = IDLE[wish.table];
+  const sure = await confirm({ title: title(duration(older)), words, yes: "Close them", danger: true });
+  if (sure) await act(path, { older_than: older }, told);
 });
 
 // -- words to and from people ----------------------------------------------------------------------
