@@ -187,7 +187,9 @@ class AdmissionMachine(World):
         """It is asked though nobody waits."""
         server = self.lease(data, movable=True)
         if server is not None and server not in self.refused:
+            settled = self.settled
             orders = self.decide("revoke", server)
+            self.settled = settled  # it serves nobody else
             assert bool(orders) is (server not in self.asked)
             self.carry_out(orders)
 
