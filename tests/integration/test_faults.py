@@ -388,8 +388,9 @@ def test_nobody_answers(guard: NewGuard, hole: Hole, mode: str) -> None:
 
 
 def test_stopping_while_nobody_answers(guard: NewGuard, hole: Hole) -> None:
-    """Who waits for the login is told, and nothing keeps the guard."""
-    running = guard(hole, pool=pool("session"), timeouts={"shutdown_timeout": "60s"})
+    """Who waits for the login is told when its time is up, and nothing keeps the guard."""
+    limits = {"query_wait_timeout": "2s"}
+    running = guard(hole, pool=pool("session") | limits, timeouts={"shutdown_timeout": "60s"})
     with Raw(running) as client:
         client.send(startup(user=USER, database="app"))
         eventually(lambda: syn_sent(hole.port))

@@ -102,7 +102,7 @@ def test_who_waits_who_holds_and_why(guard: NewGuard) -> None:
         assert (waiting["state"], waiting["waits_for"], waiting["statement"]) == (
             "waiting",
             "server",
-            "",
+            "select ?",
         )
         assert (holding["state"], holding["pins"], holding["pinned_by"]) == (
             "idle",
