@@ -96,12 +96,12 @@ class Application:
         try:
             self._service = service = GuardService(settings, self._reactor, self._log)
             service.over.addCallback(self._stopped)
-            self._open_console(service)
+            self._open_windows(service)
             lent = systemd.inherited(os.environ, os.getpid())
             if lent:
                 self._log.info("sockets_inherited", names=",".join(name for name, _ in lent))
             service.listen([listener for _, listener in lent])
-            self._open_windows(service)
+            self._open_page(service)
         except OSError as error:
             self._log.error("cannot_start", why=str(error))
             return CANNOT_LISTEN
@@ -121,20 +121,31 @@ class Application:
         self._sign_of_life()
 
     def _open_windows(self, service: GuardService) -> None:
+        """All but the page: for that a port is needed."""
         from guardproxy.net.looks import Looks
         from guardproxy.net.operations import Operations
+        from guardproxy.ops.console import Console
         from guardproxy.ops.watcher import Watcher, in_a_thread
-        from guardproxy.ops.web import Web, Windows
 
-        settings, pooler = service.settings, service.pooler
+        pooler = service.pooler
         pooler.totals.reloads = self._reloads
         looks, verbs, aside = Looks(pooler), Operations(pooler), in_a_thread(self._reactor)
         self._watcher = Watcher(looks, pooler, self._log, self._reactor, aside, _inquiry)
-        self._watcher.take(settings)
+        self._watcher.take(service.settings)
+        console = Console(looks, verbs, self, self._watcher)
+        console.start(self._reactor)
+        pooler.reception.console = console
+
+    def _open_page(self, service: GuardService) -> None:
+        from guardproxy.net.looks import Looks
+        from guardproxy.net.operations import Operations
+        from guardproxy.ops.web import Web, Windows
+
+        settings, pooler, watcher = service.settings, service.pooler, self._watcher
+        assert watcher is not None
         if settings.http.enabled:
-            windows = Windows(
-                looks, verbs, self._watcher, lambda: service.phase, self._quit, self._log
-            )
+            looks, verbs = Looks(pooler), Operations(pooler)
+            windows = Windows(looks, verbs, watcher, lambda: service.phase, self._quit, self._log)
             shared = self._listen_too if settings.listen.reuse_port else None
             self._web = Web(windows, settings, self._reactor, shared)
 
@@ -181,15 +192,6 @@ class Application:
             self._reactor.callLater(self._notifier.watchdog, self._sign_of_life)
 
     # -- for operators ----------------------------------------------------------------------------
-
-    def _open_console(self, service: GuardService) -> None:
-        from guardproxy.net.looks import Looks
-        from guardproxy.net.operations import Operations
-        from guardproxy.ops.console import Console
-
-        console = Console(Looks(service.pooler), Operations(service.pooler), self)
-        console.start(self._reactor)
-        service.pooler.reception.console = console
 
     @property
     def loaded(self) -> Loaded:

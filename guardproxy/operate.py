@@ -108,7 +108,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.option("--json", "as_json", is_flag=True, help="An array of objects, for programs.")
 @_located
 def show(place: Place, what: tuple[str, ...], as_json: bool) -> None:
-    """Show a table of the console: clients, pools, servers, waiting, pins, endings, …
+    """Show a table of the console: clients, pools, servers, waiting, pins, endings, activity, …
 
     Without a name, what there is to show.
     """

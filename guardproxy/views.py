@@ -156,6 +156,7 @@ class Overview:
     clients: int
     max_clients: int
     at_the_door: int
+    logging_in: int  # those at the door too
     waiting: int
     longest_wait: float
     draining: bool

@@ -77,9 +77,14 @@ class Looks:
         pooler = self.pooler
         tally = Tally(logins=pooler.totals.logins)
         tally.add(pooler.totals)
+        logging_in = 0
         for client in pooler.clients.values():
-            if client.session is not None and client.ended is None:
+            if client.ended is not None:
+                continue
+            if client.session is not None:
                 tally.add(client.session)
+            else:
+                logging_in += 1
         waiters = pooler.admission.waiters()
         return Overview(
             mode=pooler.settings.pool.mode,
@@ -89,6 +94,7 @@ class Looks:
             clients=len(pooler.clients),
             max_clients=pooler.settings.limits.max_client_connections,
             at_the_door=len(pooler.entrance.door),
+            logging_in=logging_in,
             waiting=pooler.admission.waiting,
             longest_wait=pooler.now() - waiters[0].since if waiters else 0.0,
             draining=pooler.draining,

@@ -198,6 +198,17 @@ def _origin(row: Row, server: ServerView | None, limits: Limits) -> Origin:
     return Origin.GUARD if row.marked else Origin.DIRECT
 
 
+def urgent_first(activity: Activity) -> list[BackendView]:
+    """Who blocks others, then who comes past the guard; the longest in their state first."""
+    blocking = {pid for backend in activity.backends for pid in backend.blocked_by}
+
+    def urgency(backend: BackendView) -> tuple[bool, bool, float]:
+        direct = backend.origin is Origin.DIRECT
+        return backend.pid not in blocking, not direct, -backend.state_age
+
+    return sorted(activity.backends, key=urgency)
+
+
 # -- the cap that follows --------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ Error texts are PgBouncer's where it has such an error, for tools match on them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,12 +19,13 @@ from guardproxy.config import ConfigError
 from guardproxy.errors import Declined
 from guardproxy.leaves import LEAVES
 from guardproxy.life import Manner
-from guardproxy.ops import causes, pgbouncer
+from guardproxy.ops import causes, pgbouncer, watched
 from guardproxy.ops.averages import PERIOD, Averages
-from guardproxy.ops.guard import Life, Looks, Verbs
+from guardproxy.ops.guard import Life, Looks, Verbs, Watching
 from guardproxy.ops.table import Sight, Table, columns
 from guardproxy.session.answers import Answer, Column, Columns
 from guardproxy.session.sentences import Statement, Word, written
+from guardproxy.views import Activity
 from guardproxy.wire.messages import IDLE, IN_TRANSACTION
 
 _DRIVERS = {
@@ -77,6 +79,10 @@ _COMMANDS_HELP = (
     ("KILL [db]", "end all clients and servers now; who comes waits for RESUME"),
     ("KILL_CLIENT id", "end this one"),
     ("CLOSE IDLE [db] [OLDER THAN 5min]", "end who is idle, out of a transaction and not pinned"),
+    (
+        "TERMINATE IDLE [OLDER THAN 15min] [DRY RUN]",
+        "end who is idle past the guard, as watch.terminate_idle means them; or only show whom",
+    ),
     ("DISABLE db", "let nobody into this database any more"),
     ("ENABLE db", "let them in again"),
     ("SET key = value", "another value for a setting, until the restart"),
@@ -104,16 +110,18 @@ TABLES: dict[str, Table] = {
     "HELP": Table(columns("command meaning"), _help, "this"),
     **pgbouncer.TABLES,
     **causes.TABLES,
+    **watched.TABLES,
 }
 
 
 class Console:
     """`describe` says what columns there will be, `answer` does what was asked."""
 
-    def __init__(self, looks: Looks, verbs: Verbs, life: Life) -> None:
+    def __init__(self, looks: Looks, verbs: Verbs, life: Life, watching: Watching) -> None:
         self._looks = looks
         self._verbs = verbs
         self._life = life
+        self._watching = watching
         self._averages = Averages(looks.moment().now)
         self._snapshots = LoopingCall(self._take_snapshot)
 
@@ -131,7 +139,10 @@ class Console:
         """Its columns; None where it has none. Declined if it means nothing here."""
         first = statement[0].keyword
         if first in ("SHOW", "SELECT"):
-            return self._shown(statement)[0]
+            table = _table(statement)
+            return table.columns if table is not None else self._constant(statement)[0]
+        if first == "TERMINATE":
+            return watched.ENDED
         if first in _COMMANDS or first in _TRANSACTIONS or _keywords(statement) in _HOUSEKEEPING:
             return None
         raise _unknown(statement)
@@ -140,8 +151,7 @@ class Console:
         """Raises Declined, or the Deferred fails with it."""
         first = statement[0].keyword
         if first in ("SHOW", "SELECT"):
-            shown, rows = self._shown(statement)
-            return Answer(first if first == "SHOW" else f"SELECT {len(rows)}", shown, rows)
+            return self._shown(statement)
         if first in _TRANSACTIONS:
             tag, status = _TRANSACTIONS[first]
             return Answer(tag, status=status)
@@ -159,18 +169,30 @@ class Console:
 
     # -- looking ----------------------------------------------------------------------------------
 
-    def _shown(self, statement: Statement) -> tuple[Columns, list[Any]]:
-        """PgBouncer takes SELECT for SHOW, and so do we, where it is none of a driver's."""
+    def _shown(self, statement: Statement) -> Answer | Deferred[Answer]:
+        table = _table(statement)
+        if table is None:
+            return _answer(statement, *self._constant(statement))
+        if not table.asks:
+            return _answer(statement, table.columns, list(table.rows(self._sight())))
+        watched.must_watch(self._looks.settings)
+        looked = watched.look(self._watching, self._looks.moment())
+        return looked.addCallback(lambda activity: self._watched(statement, table, activity))
+
+    def _watched(self, statement: Statement, table: Table, activity: Activity) -> Answer:
+        sight = self._sight()
+        answer = _answer(statement, table.columns, list(table.rows(sight)))
+        return replace(answer, notice=watched.room(activity, sight.moment))
+
+    def _sight(self) -> Sight:
+        return Sight(self._looks, self._life, self._averages, self._watching.activity())
+
+    def _constant(self, statement: Statement) -> tuple[Columns, list[Any]]:
+        """What is no table: drivers' questions and parameters, and settings."""
         words = statement[1:]
-        if statement[0].keyword == "SELECT":
-            constant = _constant(words)
-            if constant is not None:
-                return constant
-        name = "_".join(word.text.upper() for word in words)
-        table = TABLES.get(name)
-        if table is not None:
-            sight = Sight(self._looks, self._life, self._averages)
-            return table.columns, list(table.rows(sight))
+        constant = _constant(words) if statement[0].keyword == "SELECT" else None
+        if constant is not None:
+            return constant
         parameter = "_".join(word.text.lower() for word in words)
         parameter = {"time_zone": "timezone"}.get(parameter, parameter)
         parameter = parameter.replace("transaction_isolation_level", "transaction_isolation")
@@ -178,11 +200,10 @@ class Console:
             return (Column(parameter),), [(_DRIVERS[parameter],)]
         if statement[0].keyword == "SHOW" and words and words[0].text in LEAVES:
             return self._setting(words[0].text)
-        raise _unknown(statement, get_close_matches(name, TABLES, n=1))
+        raise _unknown(statement, get_close_matches(_name(statement), TABLES, n=1))
 
     def _setting(self, key: str) -> tuple[Columns, list[Any]]:
-        sight = Sight(self._looks, self._life, self._averages)
-        values = [row[1] for row in TABLES["CONFIG"].rows(sight) if row[0] == key]
+        values = [row[1] for row in TABLES["CONFIG"].rows(self._sight()) if row[0] == key]
         return (Column(key),), [(value,) for value in values]
 
     # -- acting -----------------------------------------------------------------------------------
@@ -227,6 +248,23 @@ class Console:
             raise _unknown(statement)
         database = words[0].text if words else None
         return Answer(f"CLOSE IDLE {self._verbs.close_idle(database, older_than)}")
+
+    def _terminate_idle(self, statement: Statement) -> Deferred[Answer]:
+        """TERMINATE IDLE [OLDER THAN duration] [DRY RUN]."""
+        keywords, words = _keywords(statement), list(statement[2:])
+        if keywords[1:2] != ("IDLE",):
+            raise _unknown(statement)
+        dry_run = keywords[2:][-2:] == ("DRY", "RUN")
+        if dry_run:
+            words = words[:-2]
+        older_than = _older_than(words) if words else None
+        settings = self._looks.settings
+        watched.must_watch(settings)
+        rules = settings.watch.terminate_idle
+        if older_than == 0 or (older_than is None and not rules.older_than):
+            raise Declined("say how long they must have been idle: OLDER THAN 15min")
+        found = self._watching.terminate_idle(older_than, dry_run)
+        return found.addCallback(watched.ended, dry_run, self._watching)
 
     def _disable(self, statement: Statement) -> Answer:
         self._verbs.disable(_needed(statement))
@@ -276,12 +314,29 @@ _COMMANDS: dict[str, Callable[[Console, Statement], Answer | Deferred[Answer]]] 
     "KILL": Console._kill,
     "KILL_CLIENT": Console._kill_client,
     "CLOSE": Console._close_idle,
+    "TERMINATE": Console._terminate_idle,
     "DISABLE": Console._disable,
     "ENABLE": Console._enable,
     "SET": Console._set,
     "RELOAD": Console._reload,
     "SHUTDOWN": Console._shutdown,
 }
+
+
+def _table(statement: Statement) -> Table | None:
+    """PgBouncer takes SELECT for SHOW, and so do we, where it is none of a driver's."""
+    if statement[0].keyword == "SELECT" and _constant(statement[1:]) is not None:
+        return None
+    return TABLES.get(_name(statement))
+
+
+def _name(statement: Statement) -> str:
+    return "_".join(word.text.upper() for word in statement[1:])
+
+
+def _answer(statement: Statement, shown: Columns, rows: list[Any]) -> Answer:
+    show = statement[0].keyword == "SHOW"
+    return Answer("SHOW" if show else f"SELECT {len(rows)}", shown, rows)
 
 
 def _unknown(statement: Statement, close: list[str] | None = None) -> Declined:

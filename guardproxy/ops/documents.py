@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from guardproxy import __version__
+from guardproxy.ops.activity import urgent_first
 from guardproxy.ops.guard import Looks
 from guardproxy.ops.history import use
 from guardproxy.ops.verdict import verdict
@@ -21,7 +22,6 @@ from guardproxy.views import (
     ClientView,
     EndingView,
     Moment,
-    Origin,
     PoolView,
     ServerView,
 )
@@ -74,7 +74,7 @@ class Wish:
 def state(looks: Looks, activity: Activity, phase: str, can_act: bool, wish: Wish) -> Row:
     """How things stand, and one table."""
     seen, now, pools = looks.overview(), looks.moment(), looks.pools()
-    servers = looks.servers()
+    servers, ordered = looks.servers(), looks.restrictions()
     used = use(servers)
     return {
         "at": round(now.wall, 1),
@@ -82,7 +82,7 @@ def state(looks: Looks, activity: Activity, phase: str, can_act: bool, wish: Wis
         "phase": phase,
         "can_act": can_act,
         "uptime": _age(now, seen.started_at),
-        "verdict": asdict(verdict(seen, used, pools)),
+        "verdict": asdict(verdict(seen, used, pools, ordered)),
         "use": asdict(used),
         "counts": {
             "clients": seen.clients,
@@ -91,6 +91,8 @@ def state(looks: Looks, activity: Activity, phase: str, can_act: bool, wish: Wis
             "endings": sum(seen.endings.values()),
             "activity": activity.connections,
         },
+        "paused": {"everywhere": ordered.everywhere, "databases": sorted(ordered.paused)},
+        "disabled": sorted(ordered.disabled),
         "watched": activity.at is not None,
         "queries": seen.tally.queries,
         **{
@@ -266,15 +268,9 @@ def _ending(now: Moment, view: EndingView) -> Row:
 
 
 def _activity(activity: Activity, now: Moment) -> Table[BackendView]:
-    """PostgreSQL's own view; first who blocks others or comes past the guard, the longest first."""
-    blocking = {pid for backend in activity.backends for pid in backend.blocked_by}
-
-    def urgency(backend: BackendView) -> tuple[bool, bool, float]:
-        direct = backend.origin is Origin.DIRECT
-        return backend.pid not in blocking, not direct, -backend.state_age
-
+    """PostgreSQL's own view."""
     passed = now.age(activity.at) if activity.at is not None else 0.0
-    return Table("activity", sorted(activity.backends, key=urgency), partial(_backend, passed))
+    return Table("activity", urgent_first(activity), partial(_backend, passed))
 
 
 def _backend(passed: float, view: BackendView) -> Row:

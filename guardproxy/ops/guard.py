@@ -106,6 +106,10 @@ class Watching(Protocol):
         what is None is as in the settings. Fires with whom it has ended, or would have."""
 
     @property
+    def refusal(self) -> str:
+        """Why PostgreSQL did not end all it was told to, the last time; "" if it did."""
+
+    @property
     def ended(self) -> Mapping[str, int]:
         """How many have been "terminated", and in a dry run "would_terminate", so far."""
 

@@ -215,7 +215,7 @@ def _lists(sight: Sight) -> Iterator[Row]:
     yield "peer_pools", 0
     yield "free_clients", max(overview.max_clients - overview.clients, 0)
     yield "used_clients", overview.clients
-    yield "login_clients", sum(client.state == "login" for client in sight.looks.clients())
+    yield "login_clients", overview.logging_in
     yield "free_servers", max(overview.cap - overview.servers, 0)
     yield "used_servers", overview.servers
     for name in ("dns_names", "dns_zones", "dns_queries", "dns_pending"):

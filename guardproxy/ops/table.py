@@ -10,7 +10,7 @@ from time import gmtime, strftime
 from guardproxy.ops.averages import Averages
 from guardproxy.ops.guard import Life, Looks
 from guardproxy.session.answers import FLOAT8, INT4, INT8, TEXT, Column, Columns, Row
-from guardproxy.views import Moment, Overview, PoolView, RestrictionsView
+from guardproxy.views import Activity, Moment, Overview, PoolView, RestrictionsView
 
 _TYPES = {"": TEXT, "4": INT4, "8": INT8, "f": FLOAT8}
 
@@ -18,10 +18,11 @@ _TYPES = {"": TEXT, "4": INT4, "8": INT8, "f": FLOAT8}
 class Sight:
     """One look at the guard, of which several rows are made."""
 
-    def __init__(self, looks: Looks, life: Life, averages: Averages) -> None:
+    def __init__(self, looks: Looks, life: Life, averages: Averages, activity: Activity) -> None:
         self.looks = looks
         self.life = life
         self.averages = averages
+        self.activity = activity
         self.settings = looks.settings
 
     @cached_property
@@ -57,11 +58,12 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What SHOW gives for a name; `says` is for SHOW HELP."""
+    """What SHOW gives for a name; `says` is for SHOW HELP, `asks` if PostgreSQL is asked first."""
 
     columns: Columns
     rows: Callable[[Sight], Iterable[Row]]
     says: str
+    asks: bool = False
 
 
 def columns(spec: str) -> Columns:

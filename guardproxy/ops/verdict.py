@@ -6,10 +6,10 @@ For whoever has just been woken up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guardproxy.ops.history import Use
-from guardproxy.views import Overview, PoolView
+from guardproxy.views import Overview, PoolView, RestrictionsView
 
 SHORT_WAIT = 1.0
 """Seconds: whoever waits less long hardly notices."""
@@ -25,9 +25,11 @@ class Verdict:
     advice: str
 
 
-def verdict(seen: Overview, used: Use, pools: Sequence[PoolView]) -> Verdict:
+def verdict(
+    seen: Overview, used: Use, pools: Sequence[PoolView], ordered: RestrictionsView
+) -> Verdict:
     """The gravest thing there is to say."""
-    failing = [pool for pool in pools if pool.failure]
+    failing = [pool for pool in pools if pool.failure and not ordered.pauses(pool.database)]
     if failing:
         return _down(seen, failing)
     if seen.draining:
@@ -37,6 +39,9 @@ def verdict(seen: Overview, used: Use, pools: Sequence[PoolView]) -> Verdict:
             "The guard was told to stop. It lets work finish and lets nobody in.",
             "",
         )
+    held_back = sum(pool.waiting for pool in pools if ordered.pauses(pool.database))
+    if held_back:
+        return _paused(ordered, held_back)
     if seen.waiting:
         return _queue(seen, used)
     if seen.at_the_door:
@@ -46,16 +51,48 @@ def verdict(seen: Overview, used: Use, pools: Sequence[PoolView]) -> Verdict:
             f"{seen.max_clients} are in, as many as limits.max_client_connections allows.",
             "Close idle clients, or raise limits.max_client_connections.",
         )
-    return _calm(seen, used)
+    if ordered.everywhere or ordered.paused:
+        return _paused(ordered, 0)
+    calm = _calm(seen, used)
+    return _barred(calm, ordered) if ordered.disabled else calm
+
+
+def _paused(ordered: RestrictionsView, waiting: int) -> Verdict:
+    """An operator did it, and has perhaps forgotten."""
+    names = [] if ordered.everywhere else sorted(ordered.paused)
+    where = _listed(names) if names else "everything"
+    said = [f"RESUME {_quoted(name)};" for name in names[:3]] or ["RESUME;"]
+    return Verdict(
+        "full" if waiting else "busy",
+        f"Paused by an operator: {where}. {_waiting(waiting) if waiting else 'Nobody waits'}.",
+        "PAUSE or KILL was said on the console: nobody gets a server there until it is resumed.",
+        f"When the work is done, say on the console: {' '.join(said)}",
+    )
+
+
+def _barred(calm: Verdict, ordered: RestrictionsView) -> Verdict:
+    names = sorted(ordered.disabled)
+    said = " ".join(f"ENABLE {_quoted(name)};" for name in names[:3])
+    why = f"{calm.why} Disabled by an operator: {_listed(names)}; who comes is turned away."
+    return replace(calm, why=why.strip(), advice=f"{calm.advice} To let them in: {said}".strip())
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _quoted(name: str) -> str:
+    """As the console reads it."""
+    return name if name.isidentifier() else '"' + name.replace('"', '""') + '"'
 
 
 def _down(seen: Overview, failing: Sequence[PoolView]) -> Verdict:
-    names = ", ".join(f"{pool.user}@{pool.database}" for pool in failing[:3])
-    more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
+    names = _listed([f"{pool.user}@{pool.database}" for pool in failing])
     waiting = f" {_waiting(seen.waiting)}." if seen.waiting else ""
     return Verdict(
         "down",
-        f"PostgreSQL gives no connection to {names}{more}.{waiting}",
+        f"PostgreSQL gives no connection to {names}.{waiting}",
         failing[0].failure,
         "Look at PostgreSQL. The guard tries again by itself; clients wait for "
         "pool.query_wait_timeout.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from traceback import format_exc
 from typing import Any, Protocol, TypeVar
@@ -108,6 +108,7 @@ class Watcher:
         self._failures = 0
         self._said: set[str] = set()  # what is said once, until it is over
         self._told: set[tuple[int, str]] = set()  # whom a dry run has named
+        self.refusal = ""
         self.ended: Counter[str] = Counter()
 
     # -- for the windows --------------------------------------------------------------------------
@@ -131,8 +132,11 @@ class Watcher:
     def terminate_idle(
         self, older_than: float | None = None, dry_run: bool | None = None
     ) -> Deferred[tuple[BackendView, ...]]:
-        """End who is idle past the guard now, whatever watch.terminate_idle.when says."""
-        return Deferred.fromCoroutine(self._terminate_now(older_than, dry_run))
+        """End who is idle past the guard now, whatever watch.terminate_idle.when says.
+
+        Given up, it goes on: who was ended is in the log.
+        """
+        return _to_the_end(self._terminate_now(older_than, dry_run))
 
     # -- when -------------------------------------------------------------------------------------
 
@@ -285,6 +289,7 @@ class Watcher:
     async def _terminate(
         self, inquiry: Asks, rules: TerminateIdle, activity: Activity
     ) -> tuple[BackendView, ...]:
+        self.refusal = ""
         found = victims(activity, rules)
         if rules.dry_run:
             self._would(found)
@@ -294,8 +299,11 @@ class Watcher:
         ended, wrong = await self._ask(lambda: _end(inquiry, found[:AT_ONCE]))
         for backend in ended:
             self._say("terminated", backend)
+        self.refusal = "" if wrong is None else str(wrong)
         if isinstance(wrong, NotAllowed):
-            self._once("terminate_failed", why=str(wrong), hint=self._grant("pg_signal_backend"))
+            hint = self._grant("pg_signal_backend")
+            self.refusal += f"; {hint}"
+            self._once("terminate_failed", why=str(wrong), hint=hint)
         elif wrong is not None:
             self._once("terminate_failed", why=str(wrong))
         elif ended:
@@ -363,6 +371,14 @@ def _end(
         except (NotAllowed, Unanswered) as wrong:
             return ended, wrong
     return ended, None
+
+
+def _to_the_end(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Fires with what comes of it. To cancel that does not reach the work: a thread may be at it,
+    and the connection is that thread's until it is done."""
+    result: Deferred[T] = Deferred()
+    Deferred.fromCoroutine(work).addCallbacks(result.callback, result.errback)
+    return result
 
 
 def _name(backend: BackendView) -> tuple[int, str]:

@@ -41,7 +41,7 @@ def desk(pg: Postgres) -> Iterator[Guard]:
 
 @pytest.mark.parametrize("form", [(), ("-x",), ("-At",), ("--csv",), ("-H",)])
 def test_psql_shows_every_table(desk: Guard, form: tuple[str, ...]) -> None:
-    for name in TABLES:
+    for name in TABLES.keys() - {"ACTIVITY"}:  # needs a watcher: test_watcher_console.py
         said = psql(desk, *form, "-c", f"SHOW {name};")
         assert "ERROR" not in said
         assert "warning" not in said.lower()

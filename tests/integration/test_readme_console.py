@@ -11,15 +11,24 @@ import psycopg
 import pytest
 
 from tests.integration.conftest import NewGuard
-from tests.integration.desk import CONSOLE
+from tests.integration.desk import CONSOLE, SETTINGS
 from tests.integration.guard import ROOT, Guard
 from tests.integration.places import Place
 from tests.integration.postgres import Postgres
 from tests.integration.programs import programs
+from tests.integration.watching import WATCH, prepare
 from tests.test_readme import OPERATES, README, blocks
 
+WATCH_SECTION = README.partition("## Who comes past the guard?")[2].partition("\n### ")[0]
 CONSOLE_SECTION = README.partition("### Look and act: the console")[2].partition("\n## ")[0]
 STATEMENTS = [line for block in blocks("sql", CONSOLE_SECTION) for line in block.splitlines()]
+
+WATCHING = [
+    line
+    for block in blocks("sql", WATCH_SECTION)
+    for line in block.splitlines()
+    if line.startswith(("SHOW", "TERMINATE"))
+]
 
 
 @pytest.fixture
@@ -61,6 +70,14 @@ def test_every_statement_in_their_order(place: Guard) -> None:
             if here.startswith("KILL_CLIENT"):
                 here = "KILL_CLIENT 1"
             operator.execute(here.encode())
+
+
+def test_every_statement_about_who_comes_past_the_guard(guard: NewGuard) -> None:
+    with Postgres() as cluster:
+        place = guard(prepare(cluster), **SETTINGS, watch=WATCH)
+        with place.connect("alice", CONSOLE) as operator:
+            said = [operator.execute(line.encode()).statusmessage for line in WATCHING]
+    assert said == ["SHOW", "TERMINATE IDLE 0", "TERMINATE IDLE 0"]
 
 
 @pytest.mark.parametrize("line", OPERATES)

@@ -133,6 +133,7 @@ def overview(**more: Any) -> Overview:
         "clients": 0,
         "max_clients": 5000,
         "at_the_door": 0,
+        "logging_in": 0,
         "waiting": 0,
         "longest_wait": 0.0,
         "draining": False,
@@ -197,6 +198,7 @@ class Guard:
     wall: float = WALL
     seen_activity: Activity = NOTHING
     ended: dict[str, int] = field(default_factory=dict)
+    refusal: str = ""
     asked: list[tuple[float | None, bool | None]] = field(default_factory=list)  # to be ended
     ending: Deferred[tuple[BackendView, ...]] = field(default_factory=Deferred)
 

@@ -18,6 +18,8 @@ from guardproxy.session.states import State
 from guardproxy.settings import Settings
 from guardproxy.stats import Tally, Timings
 from guardproxy.views import (
+    Activity,
+    BackendView,
     ClientView,
     EndingView,
     Moment,
@@ -60,13 +62,16 @@ class House:
         self.found_pools = [pool()]
         self.found_endings: list[EndingView] = []
         self.restricted = RestrictionsView(False, frozenset(), frozenset())
-        self.loaded: Loaded = load(None, {}, {})
+        self.loaded: Loaded = load(None, {"GUARDPROXY_WATCH_USER": "watcher"}, {})
         self.phase = Phase.SERVING
         self.timings = Timings()
         self.now = NOW
         self.done: list[tuple[Any, ...]] = []
         self.there = True  # whom KILL_CLIENT means
-        self.refusal: Exception | None = None
+        self.forbidden: Exception | None = None
+        self.seen: Activity = looks.activity(looks.backend(11))
+        self.new: Activity | None = None  # what another look sees
+        self.refusal = ""  # of PostgreSQL
 
     # -- looks ------------------------------------------------------------------------------------
 
@@ -95,12 +100,28 @@ class House:
     def restrictions(self) -> RestrictionsView:
         return self.restricted
 
+    # -- watching ---------------------------------------------------------------------------------
+
+    def activity(self) -> Activity:
+        return self.seen
+
+    def look(self) -> Deferred[Activity]:
+        self.done.append(("look",))
+        self.seen = self.new or self.seen
+        return succeed(self.seen)
+
+    def terminate_idle(
+        self, older_than: float | None = None, dry_run: bool | None = None
+    ) -> Deferred[tuple[BackendView, ...]]:
+        self.done.append(("terminate_idle", older_than, dry_run))
+        return succeed(() if self.refusal else self.seen.backends)
+
     # -- verbs ------------------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
         def verb(*args: Any) -> Any:
-            if self.refusal is not None:
-                raise self.refusal
+            if self.forbidden is not None:
+                raise self.forbidden
             self.done.append((name, *args))
             return {"kill_client": self.there, "close_idle": 3}.get(name)
 
@@ -117,8 +138,8 @@ class House:
     # -- life -------------------------------------------------------------------------------------
 
     def reload(self) -> list[Change]:
-        if self.refusal is not None:
-            raise self.refusal
+        if self.forbidden is not None:
+            raise self.forbidden
         return [Change("log.level", "info", "debug")]
 
     def amend(self, key: str, text: str) -> list[Change]:
@@ -133,7 +154,7 @@ class House:
     # -- the console ------------------------------------------------------------------------------
 
     def console(self) -> Console:
-        return Console(self, self, self)
+        return Console(self, self, self, self)
 
     def ask(self, text: str, may_change: bool = True) -> Answer:
         """The answer to one statement; it must have the columns that were promised."""
@@ -156,4 +177,4 @@ class House:
         return [dict(zip(names, row, strict=True)) for row in answer.rows]
 
     def sight(self) -> Sight:
-        return Sight(self, self, Averages(0.0))
+        return Sight(self, self, Averages(0.0), self.seen)

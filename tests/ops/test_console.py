@@ -151,6 +151,7 @@ def test_verbs(text: str, done: tuple[object, ...], tag: str) -> None:
         "RESUME",
         "KILL_CLIENT 17",
         "CLOSE IDLE",
+        "TERMINATE IDLE OLDER THAN 5min",
         "SET pool.max_server_connections = 1",
         "RELOAD",
         "SHUTDOWN",
@@ -174,6 +175,8 @@ def test_viewers_change_nothing(text: str) -> None:
         ("RELOAD now", "invalid command 'RELOAD now', use SHOW HELP;"),
         ("SHUTDOWN LATER", "invalid command 'SHUTDOWN LATER', use SHOW HELP;"),
         ("CLOSE IDLE OLDER 5min", "write OLDER THAN and a duration, such as 5min"),
+        ("TERMINATE shop", "invalid command 'TERMINATE shop', use SHOW HELP;"),
+        ("TERMINATE IDLE shop", "write OLDER THAN and a duration, such as 5min"),
         ("CLOSE IDLE a b", "invalid command 'CLOSE IDLE a b', use SHOW HELP;"),
         ("SET x", "write SET key = value"),
         ("SET pool.mod = session", "SET failed: no such setting: pool.mod"),
@@ -204,7 +207,7 @@ def test_a_value_with_a_unit_needs_no_quotes() -> None:
 def test_reload_says_what_has_changed_or_why_nothing_has() -> None:
     house = House()
     assert house.ask("RELOAD").notice == "log.level: info -> debug"
-    house.refusal = ConfigError(["pool.mod: no such setting"])
+    house.forbidden = ConfigError(["pool.mod: no such setting"])
     error = refused("RELOAD", house)
     assert (error.message, error.sqlstate) == (
         "RELOAD failed: pool.mod: no such setting",

@@ -6,11 +6,14 @@ import pytest
 
 from guardproxy.ops.history import Use
 from guardproxy.ops.verdict import Verdict, verdict
+from guardproxy.views import RestrictionsView
 from tests.ops.looks import overview, pool
+
+NONE = RestrictionsView(False, frozenset(), frozenset())
 
 
 def said(used: Use | None = None, **seen: object) -> Verdict:
-    return verdict(overview(**seen), used or Use(), [])
+    return verdict(overview(**seen), used or Use(), [], NONE)
 
 
 def test_all_is_quiet() -> None:
@@ -69,7 +72,7 @@ def test_only_where_it_is_not_set_transaction_mode_is_advised() -> None:
 
 def test_postgresql_is_down() -> None:
     pools = [pool("shop", failure="connection refused"), pool("blog"), pool("x", failure="y")]
-    told = verdict(overview(waiting=3, longest_wait=4.0), Use(), pools)
+    told = verdict(overview(waiting=3, longest_wait=4.0), Use(), pools, NONE)
     assert told.level == "down"
     assert told.headline == "PostgreSQL gives no connection to app@shop, app@x. 3 clients wait."
     assert told.why == "connection refused"
@@ -83,3 +86,39 @@ def test_the_door() -> None:
 
 def test_it_stops() -> None:
     assert said(draining=True, clients=3).headline == "Stopping: 3 clients left."
+
+
+def ordered(*paused: str, everywhere: bool = False, disabled: str = "") -> RestrictionsView:
+    return RestrictionsView(everywhere, frozenset(paused), frozenset(disabled.split()))
+
+
+def test_a_pause_is_why_clients_wait_and_what_to_say_to_end_it() -> None:
+    """Even if PostgreSQL cannot be had there: that is perhaps what the pause is for."""
+    seen = overview(waiting=3, longest_wait=40.0)
+    pools = [pool("shop", waiting=2, failure="connection refused"), pool("blog", waiting=1)]
+    told = verdict(seen, Use(), pools, ordered("shop"))
+    assert told.level == "full"
+    assert told.headline == "Paused by an operator: shop. 2 clients wait."
+    assert told.advice.endswith("say on the console: RESUME shop;")
+    told = verdict(seen, Use(), pools, ordered(everywhere=True))
+    assert told.headline == "Paused by an operator: everything. 3 clients wait."
+    assert told.advice.endswith("say on the console: RESUME;")
+
+
+def test_a_pause_nobody_waits_for_is_told_when_there_is_nothing_worse() -> None:
+    told = verdict(overview(), Use(), [pool("shop")], ordered("My Shop"))
+    assert (told.level, told.headline) == (
+        "busy",
+        "Paused by an operator: My Shop. Nobody waits.",
+    )
+    assert told.advice.endswith('RESUME "My Shop";')
+    queue = overview(waiting=1, longest_wait=9.0)
+    told = verdict(queue, Use(active=20), [pool("blog", waiting=1)], ordered("shop"))
+    assert "raise pool.max_server_connections" in told.advice
+
+
+def test_a_disabled_database_is_not_forgotten() -> None:
+    told = verdict(overview(), Use(), [], ordered(disabled="blog"))
+    assert told.level == "calm"
+    assert told.why == "Disabled by an operator: blog; who comes is turned away."
+    assert told.advice == "To let them in: ENABLE blog;"

@@ -418,9 +418,28 @@ def test_what_is_not_allowed_is_said_once_with_the_grant(stage: Stage) -> None:
     assert stage.guard.said("terminate_failed") == [
         {"why": "permission denied", "hint": "GRANT pg_signal_backend TO watcher"}
     ]
+    assert stage.watcher.refusal == "permission denied; GRANT pg_signal_backend TO watcher"
     stage.forbidden = False
     stage.wait(10.0)
     assert stage.ended == [11]
+    assert stage.watcher.refusal == ""
+
+
+def test_who_asks_and_leaves_does_not_stop_what_a_thread_is_at(stage: Stage) -> None:
+    """Or the next question would go over a connection in use, and the log not tell who ended."""
+    stage.rows = old(11)
+    stage.take(Watch(user="watcher", interval=0))
+    stage.held = []
+    asked = stage.watcher.terminate_idle(60.0, dry_run=False)
+    asked.addErrback(lambda _: None)
+    looked, look = stage.held.pop()
+    looked.callback(look())
+    (ending,) = stage.held
+    asked.cancel()
+    stage.watcher.look()
+    assert stage.held == [ending], "the connection is that thread's still"
+    stage.answer()
+    assert [said["pid"] for said in stage.guard.said("terminated")] == [11]
 
 
 def test_no_more_at_once_than_the_log_tells(stage: Stage) -> None:
