@@ -42,6 +42,7 @@ MAX_LOGIN_BUFFER = 64 * 1024 + 4096
 
 _PEERCRED = struct.Struct("3i")
 _AT_REST = (State.PARKED, State.IDLE)
+_NOT_YET = object()
 _IDLE = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
 
 
@@ -117,7 +118,7 @@ class ClientLink(TwistedProtocol):
         self._timer = self.pooler.clock.callLater(timeout, self._too_slow)
         self._login = login.log_in(self.pooler.entrance.house(private))
         self.pooler.arrived(self)
-        self._advance(self._login.send, None)
+        self._advance(lambda: None)
 
     def _identify(self) -> None:
         """Who is at the other end: an address, or over a Unix socket a process."""
@@ -162,19 +163,16 @@ class ClientLink(TwistedProtocol):
         if len(self._buffer) > MAX_LOGIN_BUFFER:
             self.end(ProtocolViolation("too much data before the login is done"))
         elif self._reading is not None:
-            self._read()
+            self._advance(self._read)
 
-    def _read(self) -> None:
-        try:
-            whole = self._take_packet() if isinstance(self._reading, login.ReadPacket) else None
-            if isinstance(self._reading, login.ReadPassword):
-                whole = self._take_password()
-        except GuardError as error:
-            self.end(error)
-            return
-        if whole is not None:
-            self._reading = None
-            self._advance(self._login.send, whole)
+    def _read(self) -> object:
+        """What the login wants to read, if it is there as a whole."""
+        packet = isinstance(self._reading, login.ReadPacket)
+        whole = self._take_packet() if packet else self._take_password()
+        if whole is None:
+            return _NOT_YET
+        self._reading = None
+        return whole
 
     def _take_packet(self) -> bytes | None:
         if self._buffer[:1] == b"\x16":  # a TLS handshake: all of it
@@ -202,33 +200,39 @@ class ClientLink(TwistedProtocol):
         del self._buffer[:size]
         return taken
 
-    def _advance(self, resume: Callable[[Any], Any], answer: object) -> None:
-        """Go on with the login until it wants something that is not there yet."""
+    def _advance(self, find: Callable[[], object]) -> None:
+        """Go on with the login, from this answer to the next that is not there yet."""
         try:
-            step = resume(answer)
-            while isinstance(step, bytes):
-                self.transport.write(step)
-                step = self._login.send(None)
+            answer = find()
+            while answer is not _NOT_YET:
+                if isinstance(answer, Deferred):
+                    self.await_answer(answer, self._answered)
+                    return
+                answer = self._next_step(answer)
+        except GuardError as error:
+            self.end(error)
+        except Exception:
+            self._broken(Failure())
+
+    def _next_step(self, answer: object) -> object:
+        try:
+            step = self._login.send(answer)
         except StopIteration as finished:
             self._login_done(finished.value)
-        except GuardError as error:
-            self.end(error)
-        else:
-            self._take_step(step)
+            return _NOT_YET
+        return self._answer(step)
 
-    def _take_step(self, step: login.Step) -> None:
+    def _answer(self, step: login.Step) -> object:
+        """What is known already comes as it is, the rest as a Deferred: most is known."""
+        if isinstance(step, bytes):
+            self.transport.write(step)
+            return None
         if isinstance(step, login.ReadPacket | login.ReadPassword):
             self._reading = step
-            self._read()
-            return
-        try:
-            answer = self._start_tls(step) if isinstance(step, login.StartTLS) else None
-            if answer is None:
-                answer = self.pooler.entrance.answer(self, step)
-        except GuardError as error:
-            self.end(error)
-            return
-        self.await_answer(answer, self._answered)
+            return self._read()
+        if isinstance(step, login.StartTLS):
+            return self._start_tls(step)
+        return self.pooler.entrance.answer(self, step)
 
     def await_answer(self, answer: Deferred[Any], then: Callable[[Any], None]) -> None:
         """Go on with `then` when it is there; a client that leaves cancels it."""
@@ -243,7 +247,7 @@ class ClientLink(TwistedProtocol):
 
     def _answered(self, answer: object) -> None:
         if self.ended is None:
-            self._advance(self._login.send, answer)
+            self._advance(lambda: answer)
 
     def _answer_failed(self, failure: Failure) -> None:
         error = failure.value

@@ -90,6 +90,11 @@ class Departure:
         # only then, and counts the session until then.
         limit = None if patient else self._clean_timer(link)
         self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not parting.owed)
+        if parting.settled and not private and not link.being_cancelled:
+            self._until_clean(
+                link.converse(conversations.reset(parting.in_transaction)), link, limit
+            )
+            return
         settled = link.converse(conversations.settle(parting), parting.skip, conversations.SETTLES)
         link.hear(parting.tail)
         if private:

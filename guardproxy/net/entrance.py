@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from guardproxy.errors import DatabaseDisabled, GuardError, LoginRefused
 from guardproxy.net import tls
@@ -63,16 +63,16 @@ class Entrance:
             mock_seed=self.logins.mock_seed,
         )
 
-    def answer(self, client: ClientLink, step: object) -> Deferred[Any]:
-        """What a login asks of the world; within query_wait_timeout."""
+    def answer(self, client: ClientLink, step: object) -> object:
+        """What a login asks of the world: the answer, or a Deferred within query_wait_timeout."""
         if isinstance(step, login.Enter):
             return self._deadline(client, self._enter(client, step.request))
         if isinstance(step, login.Reach):
             self._check_certificate(client, step.request)
-            return succeed(self.pooler.reception.standing(client, step.request))
+            return self.pooler.reception.standing(client, step.request)
         return self._deadline(client, self.logins.answer(client, step))
 
-    def _enter(self, client: ClientLink, request: Request) -> Deferred[Any]:
+    def _enter(self, client: ClientLink, request: Request) -> Deferred[Any] | None:
         if request.database in self.pooler.disabled:
             raise DatabaseDisabled(f"database does not allow connections: {request.database}")
         self._check_certificate(client, request)
@@ -87,7 +87,7 @@ class Entrance:
             if name != request.user:
                 raise LoginRefused(f'certificate authentication failed for user "{request.user}"')
 
-    def _through_doors(self, client: ClientLink) -> Deferred[Any]:
+    def _through_doors(self, client: ClientLink) -> Deferred[Any] | None:
         """The door of its rule, if that has one, and the door for all."""
         doors = [self.door]
         limits = client.limits
@@ -95,17 +95,14 @@ class Entrance:
             rule = self._rule_doors.setdefault(limits.rule, Door(limits.max_client_connections))
             doors.insert(0, rule)
         client.doors = doors
-        entered: Deferred[Any] = succeed(None)
-        for door in doors:
-            entered.addCallback(lambda _, door: self._pass(client, door), door)
-        return entered
+        return self._pass(client, doors)
 
-    def _pass(self, client: ClientLink, door: Door[ClientLink]) -> Deferred[Any] | None:
-        if door.enter(client):
-            return None
-        waiting: Deferred[None] = Deferred()
-        client.at_the_door = waiting
-        return waiting
+    def _pass(self, client: ClientLink, doors: list[Door[ClientLink]]) -> Deferred[Any] | None:
+        for passed, door in enumerate(doors, 1):
+            if not door.enter(client):
+                client.at_the_door = waiting = Deferred[None]()
+                return waiting.addCallback(lambda _, left: self._pass(client, left), doors[passed:])
+        return None
 
     def _admit(self, clients: list[ClientLink]) -> None:
         for client in clients:
@@ -131,8 +128,10 @@ class Entrance:
         for door in (self.door, *self._rule_doors.values()):
             self._admit(door.admit())
 
-    def _deadline(self, client: ClientLink, answer: Deferred[Any]) -> Deferred[Any]:
+    def _deadline(self, client: ClientLink, answer: Any) -> Any:
         """Nobody waits longer than query_wait_timeout; a client's end cancels `answer`."""
+        if not isinstance(answer, Deferred):
+            return answer  # known already
         if answer.called and not isinstance(answer.result, Deferred):
             return answer
         limits = client.limits
@@ -159,7 +158,10 @@ class Entrance:
         except GuardError as error:
             client.end(error)
             return
-        client.await_answer(welcome, lambda known: self._begin(client, request, known))
+        if isinstance(welcome, Deferred):
+            client.await_answer(welcome, lambda known: self._begin(client, request, known))
+        else:
+            self._begin(client, request, welcome)
 
     def _begin(self, client: ClientLink, request: Request, known: dict[str, str]) -> None:
         if client.ended is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from guardproxy.errors import GuardError, LoginRefused, ServerRefused
@@ -134,7 +134,10 @@ class Inquiry:
 
 
 class Logins:
-    """Answers the steps of `session.login` that concern accounts."""
+    """Answers the steps of `session.login` that concern accounts.
+
+    What is known is returned as it is, and a Deferred of what must be asked: most ask nothing.
+    """
 
     def __init__(self, pooler: Pooler) -> None:
         self.pooler = pooler
@@ -164,7 +167,7 @@ class Logins:
 
     # -- the steps --------------------------------------------------------------------------------
 
-    def answer(self, client: ClientLink, step: object) -> Deferred[Any]:
+    def answer(self, client: ClientLink, step: object) -> object:
         match step:
             case login.DoesPostgresAsk(request):
                 return self.does_postgres_ask(client, self.of(request))
@@ -174,13 +177,13 @@ class Logins:
                 return self.find_verifier(client, request)
             case login.KeepKeys(request, keys):
                 self.of(request).credential = self.configured(request.user) or Credential(keys=keys)
-                return succeed(None)
+                return None
         raise TypeError(f"unknown step {step!r}")
 
-    def does_postgres_ask(self, client: ClientLink, account: Account) -> Deferred[Any]:
+    def does_postgres_ask(self, client: ClientLink, account: Account) -> bool | Deferred[Any]:
         now = self.pooler.now()
         if account.asks is not None and now < account.asks_until:
-            return succeed(account.asks)
+            return account.asks
         key = ("asks", account.pool.name)
         asked = self._inquire(key, lambda: self._trial(client, account, None))
         asked.addCallbacks(lambda _: False, _if_wanted)
@@ -191,9 +194,11 @@ class Logins:
         account.asks_until = self._good_until()
         return asks
 
-    def prove(self, client: ClientLink, account: Account, credential: Credential) -> Deferred[Any]:
+    def prove(
+        self, client: ClientLink, account: Account, credential: Credential
+    ) -> Deferred[Any] | None:
         if account.knows(credential, self.pooler.now()):
-            return succeed(None)
+            return None
         key = ("prove", account.pool.name, credential.password)
         proved = self._inquire(key, lambda: self._trial(client, account, credential))
         return proved.addCallbacks(
@@ -226,15 +231,17 @@ class Logins:
 
         return Errand(self.pooler, trial, client.rule, adopt)
 
-    def find_verifier(self, client: ClientLink, request: Request) -> Deferred[Any]:
+    def find_verifier(
+        self, client: ClientLink, request: Request
+    ) -> Verifier | Deferred[Any] | None:
         user = request.user
         known = self._verifiers.get(user)
         if known is not None and self.pooler.now() < known[1]:
-            return succeed(known[0])
+            return known[0]
         if user in self.pooler.settings.auth.users:
-            return succeed(self.listed_verifier(user))
+            return self.listed_verifier(user)
         if not self.pooler.settings.auth.query:
-            return succeed(None)
+            return None
         return self._query_verifier(client, request)
 
     def listed_verifier(self, user: str) -> Verifier | None:
@@ -285,12 +292,12 @@ class Logins:
 
     # -- the welcome ------------------------------------------------------------------------------
 
-    def welcome(self, client: ClientLink, request: Request) -> Deferred[Any]:
+    def welcome(self, client: ClientLink, request: Request) -> dict[str, str] | Deferred[Any]:
         """The ParameterStatus values for a client, learned from PostgreSQL where not yet known."""
         pool = self.of(request).pool
         known = pool.welcome(request.parameters)
         if known is not None:
-            return succeed(known)
+            return known
         wanted = frozenset(request.parameters.items())
 
         def learn(link: ServerLink) -> Deferred[Any] | None:

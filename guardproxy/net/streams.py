@@ -240,7 +240,6 @@ class _Adapter(asyncio.Protocol):
         self.data_received = protocol.dataReceived  # type: ignore[method-assign]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        _keep_alive(transport.get_extra_info("socket"))
         self._transport = StreamTransport(self, cast(asyncio.Transport, transport))
         self._protocol.makeConnection(self._transport)
 
@@ -260,7 +259,10 @@ class _Adapter(asyncio.Protocol):
 
 
 def _keep_alive(stream: socket.socket) -> None:
-    """Have the kernel ask now and then whether the other side is still there."""
+    """Have the kernel ask now and then whether the other side is still there.
+
+    What a listening socket accepts has this from it.
+    """
     if stream.family == socket.AF_UNIX:
         return
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -297,7 +299,8 @@ class StreamClientEndpoint:
             path = socket_path(self.host, self.port)
             await loop.create_unix_connection(lambda: adapter, path)
         else:
-            await loop.create_connection(lambda: adapter, self.host, self.port)
+            transport, _ = await loop.create_connection(lambda: adapter, self.host, self.port)
+            _keep_alive(transport.get_extra_info("socket"))
         return protocol
 
 
@@ -383,6 +386,7 @@ class StreamPort:
 
     def startListening(self) -> None:
         self._socket.setblocking(False)
+        _keep_alive(self._socket)
         self._socket.listen(BACKLOG)
         self._resume()
 

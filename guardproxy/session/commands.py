@@ -38,3 +38,8 @@ class Parting:
     unsynced: bool
     skip: int
     tail: bytes
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to wait for, as mostly."""
+        return not (self.owed or self.copying or self.unsynced or self.skip or self.tail)

@@ -184,9 +184,13 @@ def test_nonsense_after_the_login_ends_that_client_only(stage: Stage) -> None:
     assert other.query("SELECT 1").hear() == ["C SELECT 1", "Z I"]
 
 
+@pytest.mark.parametrize("known", [False, True])
 def test_a_fault_of_ours_costs_one_client_and_is_logged(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
+    if known:  # then a login waits for nothing
+        stage.client().leave()
+
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
