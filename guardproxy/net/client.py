@@ -98,15 +98,16 @@ class ClientLink(TwistedProtocol):
         if session is None:
             self._more_login(data)
             return
+        now = monotonic()
         try:
-            request = session.client_sent(data, monotonic())
+            request = session.client_sent(data, now)
         except GuardError as error:
             self.end(error)
             return
         if request:
             self.server.transport.write(request)  # type: ignore[union-attr]
         if session.commands:
-            self.pooler.obey(self)
+            self.pooler.obey(self, now)
 
     # -- the way in -------------------------------------------------------------------------------
 
@@ -339,9 +340,9 @@ class ClientLink(TwistedProtocol):
             return None if self._pending is not None else self.opened_at
         return session.since if session.state in _AT_REST and not session.halfway else None
 
-    def offered(self, server: ServerLink) -> bool:
+    def offered(self, server: ServerLink, now: float) -> bool:
         """A server for this client's ticket; False if it does not want it any more."""
-        return self.ended is None and self.pooler.lend(self, server)
+        return self.ended is None and self.pooler.lend(self, server, now)
 
     def refused(self, error: GuardError) -> None:
         """There will be no server."""

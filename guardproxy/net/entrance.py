@@ -189,7 +189,7 @@ class Entrance:
         pool: ClientPool = Pool(name, private=True, key=request.startup.packet)
         self._logged_in(client)
         client.begin(session, b"")
-        self.pooler.want_server(client, pool)
+        self.pooler.want_server(client, pool, self.pooler.now())
 
     def _logged_in(self, client: ClientLink) -> None:
         self.pooler.totals.logins += 1

@@ -80,7 +80,7 @@ def ask_to_go(pooler: Pooler, client: ClientLink, now: float) -> bool:
         client.server.transport.write(probe)
     going = bool(probe or session.commands)
     if session.commands:
-        pooler.obey(client)
+        pooler.obey(client, now)
     return going
 
 

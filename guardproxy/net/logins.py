@@ -82,7 +82,7 @@ class Errand:
     def withdraw(self) -> None:
         self._pooler.withdraw(self._ticket)
 
-    def offered(self, link: ServerLink) -> bool:
+    def offered(self, link: ServerLink, now: float) -> bool:
         """Use the server. False: it can go to the next at once; else it is given back later."""
         using = self._use(link) if link.backend.is_clean else self._clean_first(link)
         if using is None:  # who hears of it may want a server next: this one, so it is free first

@@ -51,7 +51,7 @@ class Holder(Protocol):
     @property
     def idle_since(self) -> float | None: ...
 
-    def offered(self, link: ServerLink) -> bool: ...
+    def offered(self, link: ServerLink, now: float) -> bool: ...
 
     def refused(self, error: GuardError) -> None: ...
 
@@ -119,16 +119,17 @@ class Pooler:
         requests = (client.request for client in self.clients.values())
         return {PoolName(r.database, r.user) for r in requests if r is not None}
 
-    def obey(self, client: ClientLink) -> None:
+    def obey(self, client: ClientLink, now: float) -> None:
         """Carry out a session's commands, in order."""
         session = client.session
         assert session is not None
-        while session.commands:
-            command = session.commands.pop(0)
+        commands = session.commands
+        while commands:
+            command = commands.pop(0)
             if command is _WANT_SERVER:
-                self.want_server(client, client.pool)  # type: ignore[arg-type]
+                self.want_server(client, client.pool, now)  # type: ignore[arg-type]
             elif command is _RELEASE:
-                self._released(client)
+                self._released(client, now)
             elif isinstance(command, Evacuate):
                 self.evacuate(command.database)
             else:
@@ -156,8 +157,7 @@ class Pooler:
             self.cancels.register(client, session.cancel_key)
             client.server.cancel_key = session.cancel_key  # type: ignore[union-attr]
 
-    def want_server(self, client: ClientLink, pool: ClientPool) -> None:
-        now = self.now()
+    def want_server(self, client: ClientLink, pool: ClientPool, now: float) -> None:
         client.ticket = ticket = Ticket(client, pool, now, client.rule)
         client.notified = False
         try:
@@ -171,14 +171,14 @@ class Pooler:
         if client.ticket is ticket and client.limits is not None:
             due = now + client.limits.query_wait_timeout
             if client.wait_timer is None or client.wait_due > due:
-                self._watch_wait(client, due)
+                self._watch_wait(client, due, now)
 
-    def _watch_wait(self, client: ClientLink, due: float) -> None:
+    def _watch_wait(self, client: ClientLink, due: float, now: float) -> None:
         """Look again then. A timer for each wait is too dear, so one that is set before stays."""
         if client.wait_timer is not None:
             client.wait_timer.cancel()
         client.wait_due = due
-        client.wait_timer = self.clock.callLater(due - self.now(), self._wait_looked_at, client)
+        client.wait_timer = self.clock.callLater(due - now, self._wait_looked_at, client)
 
     def _wait_looked_at(self, client: ClientLink) -> None:
         client.wait_timer = None
@@ -189,13 +189,12 @@ class Pooler:
         if due <= client.wait_due:
             self.waited_too_long(client, ticket.since)
         else:
-            self._watch_wait(client, due)
+            self._watch_wait(client, due, self.now())
 
-    def lend(self, client: ClientLink, link: ServerLink) -> bool:
+    def lend(self, client: ClientLink, link: ServerLink, now: float) -> bool:
         """The client gets this server."""
         session = client.session
         assert session is not None
-        now = self.now()
         client.ticket = None
         try:
             request = session.lease(link.backend, now)
@@ -209,7 +208,7 @@ class Pooler:
         if request and client.ended is None:
             link.transport.write(request)
         if session.commands and client.ended is None:
-            self.obey(client)
+            self.obey(client, now)
         return True
 
     def told(self, error: GuardError) -> None:
@@ -228,12 +227,19 @@ class Pooler:
         self.carry_out(self.admission.revoke(server, self.now()))
 
     def could_give(self, link: ServerLink, now: float) -> None:
-        """Its session has become idle and can move, while somebody waits. HOT."""
-        orders = self.admission.idle(link.server, now)
-        if len(orders) == 1 and type(orders[0]) is Revoke and orders[0].server is link.server:
-            self._ask_back(link, now)
-        elif orders:
-            self.carry_out(orders)
+        """Its session has become idle and can move, while somebody waits. HOT.
+
+        Nearly always it need not be asked, and the server is for who waits longest: the short way.
+        """
+        server = link.server
+        heir = self.admission.heir(server)
+        if heir is None or self._orders is not None or not link.session.part():  # type: ignore[union-attr]
+            self.carry_out(self.admission.idle(server, now))
+            return
+        self._parted(link)
+        self.admission.pass_on(server, heir, now)
+        if not heir.holder.offered(link, now):
+            self.carry_out(self.admission.released(server, self.now()))
 
     def _revoke(self, link: ServerLink) -> None:
         client = link.client
@@ -252,17 +258,23 @@ class Pooler:
             self.totals.probes += 1
             link.transport.write(request)
         if session.commands:
-            self.obey(link.client)  # type: ignore[arg-type]
+            self.obey(link.client, now)  # type: ignore[arg-type]
 
-    def _released(self, client: ClientLink) -> None:
+    def _released(self, client: ClientLink, now: float) -> None:
         """Parked: its server is for anybody."""
         link = client.server
         assert link is not None
+        self._parted(link)
+        self.carry_out(self.admission.released(link.server, now))
+
+    def _parted(self, link: ServerLink) -> None:
+        """Its session has given it away, and lives on."""
+        client = link.client
+        assert client is not None
         link.take_back()
         self.totals.handovers += 1
         if client.told_pins:
             tell_pins(self, client)
-        self.carry_out(self.admission.released(link.server, self.now()))
 
     def _kept(self, client: ClientLink) -> None:
         """It cannot part with its server, or not now."""
@@ -302,8 +314,9 @@ class Pooler:
         match order:
             case Grant():
                 server = order.server
-                if not order.ticket.holder.offered(self.links[server]):
-                    self.carry_out(self.admission.released(server, self.now()))
+                now = self.now()
+                if not order.ticket.holder.offered(self.links[server], now):
+                    self.carry_out(self.admission.released(server, now))
             case Revoke():
                 self._revoke(self.links[order.server])
             case Open():

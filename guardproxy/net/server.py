@@ -67,7 +67,7 @@ class ServerLink(Caller):
         if reply:
             client.transport.write(reply)  # type: ignore[union-attr]
         if session.commands:
-            self.pooler.obey(client)  # type: ignore[arg-type]
+            self.pooler.obey(client, now)  # type: ignore[arg-type]
         elif self.admission.alert and session.movable and not self._cancels:
             self.pooler.could_give(self, now)
 

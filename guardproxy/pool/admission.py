@@ -161,7 +161,8 @@ class Admission(Generic[Holder]):
         """A server is clean and nobody's; or retiring, and then it goes."""
         ticket = self._next_for(server)
         if ticket is not None:
-            return [self._pass_on(server, ticket, now)]
+            self.pass_on(server, ticket, now)
+            return [Grant(ticket, server)]
         self._end_lease(server)
         if server.retiring or server.pool.private:
             return self.close(server, server.retiring or Reason.CLIENT_ENDED, now)
@@ -197,9 +198,8 @@ class Admission(Generic[Holder]):
             return self.revoke(server, now)
         if server in self.asked:
             return []
-        if self._wanted(server):
-            self.asked[server] = None
-            return [Revoke(server)]
+        if self.heir(server) is not None:
+            return [self.ask_back(server)]
         return self.assign(now)
 
     def kept(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
@@ -450,25 +450,27 @@ class Admission(Generic[Holder]):
         oldest = self._oldest()
         return oldest if oldest.pool is server.pool and oldest.rule is None else None
 
-    def _pass_on(self, server: Server[Holder], ticket: Ticket[Holder], now: float) -> Grant[Holder]:
-        """From one to the next without being idle in between."""
-        self.asked.pop(server, None)
-        if self._refused:
-            self._refused.pop(server, None)
+    def pass_on(self, server: Server[Holder], ticket: Ticket[Holder], now: float) -> None:
+        """From one to the next without being idle in between: to the heir, or whoever is next."""
+        self._forget_asked(server)
         server.pool.move(server, _LEASED, now)
         server.holder = ticket.holder
         self._served(ticket)
-        return Grant(ticket, server)
 
-    def _wanted(self, server: Server[Holder]) -> bool:
-        """The oldest ticket is of this server's pool, and nothing is on its way to it."""
+    def heir(self, server: Server[Holder]) -> Ticket[Holder] | None:
+        """Whose it will be if its session, just idle, gives it away: to be asked for at once.
+
+        That is the oldest ticket, if it is of the server's pool and nothing is on its way to it.
+        A session that need not be asked gives way, and then `pass_on` is what `idle` and `released`
+        would come to.
+        """
         if not self._stuck or self.asked or server.retiring or self.pauses.any:
-            return False
+            return None
         pool, oldest = server.pool, self._oldest()
-        if oldest.pool is not pool or oldest.rule is not None:
-            return False
+        if oldest.pool is not pool or oldest.rule is not None or server in self.rule_of:
+            return None
         populations = pool.populations
-        return not (populations[_OPENING] or populations[_CLEANING])
+        return None if populations[_OPENING] or populations[_CLEANING] else oldest
 
     def _oldest(self) -> Ticket[Holder]:
         """Of those who wait; there is one."""

@@ -184,9 +184,14 @@ class Belongings:
 
     # -- what the server is asked -----------------------------------------------------------------
 
+    @property
+    def doubt(self) -> Suspicion:
+        """What is to be asked about before its server can go to another."""
+        return pins.EVERYTHING if self._probe == "always" else self.suspicion
+
     def question(self) -> tuple[Suspicion, bytes]:
         """What to ask before its server can go to another, and the probe that asks; or nothing."""
-        suspicion = pins.EVERYTHING if self._probe == "always" else self.suspicion
+        suspicion = self.doubt
         if not suspicion:
             return suspicion, b""
         names = sorted(self._names.union(name for name in self.settings if "." in name))

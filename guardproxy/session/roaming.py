@@ -72,6 +72,12 @@ class Roaming(Speaking):
         """Whether nothing of it would stay behind."""
         return self.movable and not self.pins and not self._belongings.suspicion
 
+    def part(self) -> bool:
+        if self._belongings.doubt:
+            return False
+        self._release()
+        return True
+
     def revoke(self, now: float) -> bytes:
         """Somebody else needs its server. The answer is RELEASE or KEEP, at once or after a probe.
 

@@ -152,6 +152,10 @@ class Session(Life):
         """Whether it could give its server away now. Here the client must leave first."""
         return False
 
+    def part(self) -> bool:
+        """Being movable, give the server away if nothing need be asked for that; whether it did."""
+        return False
+
     # -- from the client --------------------------------------------------------------------------
 
     def client_sent(self, data: bytes, now: float) -> bytes:  # noqa: C901 a call would cost

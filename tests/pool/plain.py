@@ -17,8 +17,8 @@ class Plain(Admission[int]):
     def _next_for(self, server: Server[int]) -> Ticket[int] | None:
         return None
 
-    def _wanted(self, server: Server[int]) -> bool:
-        return False
+    def heir(self, server: Server[int]) -> Ticket[int] | None:
+        return None
 
 
 def told(orders: list[Order[int]]) -> list[tuple[object, ...]]:

@@ -131,13 +131,17 @@ class AdmissionMachine(World):
         return data.draw(st.sampled_from(found)) if found else None
 
     @somebody(movable=False)
-    @rule(data=st.data())
-    def becomes_idle(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), unasked=st.booleans())
+    def becomes_idle(self, data: st.DataObject, unasked: bool) -> None:
+        """`unasked`: it would give its server away at once, if that is for whoever is next."""
         server = self.lease(data, movable=False)
         if server is not None:
             self.movable[self.leases[server].holder] = self.now
             self.refused.pop(server, None)
-            if self.admission.alert:
+            heir = self.admission.heir(server)
+            if heir is not None and unasked:
+                self.hand_over(server, heir)
+            elif self.admission.alert:
                 self.carry_out(self.decide("idle", server))
                 assert server in self.asked or not self._paused(server.pool)
 
