@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from tests.integration.conftest import NewGuard
+from tests.integration.desk import CONSOLE, SETTINGS
 from tests.integration.guard import Guard
 from tests.integration.places import Place, free_port
 from tests.integration.postgres import Postgres
@@ -184,10 +185,23 @@ def test_with_a_thousand_clients_it_takes_less_than_2_percent_of_a_core(
     assert (cpu_seconds(thousand) - before) / times / every < 0.02
 
 
+@pytest.mark.parametrize(
+    ("name", "every"), [("POOLS", 1.0), ("LISTS", 1.0), ("STATS", 1.0), ("CLIENTS", 5.0)]
+)
+def test_so_little_does_the_console_take(thousand: Guard, name: str, every: float) -> None:
+    """Asked more often than an exporter would."""
+    with thousand.connect("alice", CONSOLE) as operator:
+        operator.execute(f"SHOW {name}")
+        before, times = cpu_seconds(thousand), 20
+        for _ in range(times):
+            assert operator.execute(f"SHOW {name}").fetchall()
+    assert (cpu_seconds(thousand) - before) / times / every < 0.02
+
+
 @pytest.fixture(scope="module")
 def thousand(pg: Postgres) -> Iterator[Guard]:
     """A guard with a thousand clients, some of whom have done something."""
-    with Guard(pg, {}) as place, ExitStack() as stack:
+    with Guard(pg, SETTINGS) as place, ExitStack() as stack:
         clients = [stack.enter_context(Raw(place)) for _ in range(1000)]
         for number, client in enumerate(clients):
             client.login()
