@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,11 @@ class Looks:
         disabled = frozenset(self.pooler.disabled)
         return RestrictionsView(pauses.everywhere, frozenset(pauses.names), disabled)
 
+    def pool_names(self) -> list[tuple[str, str]]:
+        """Database and user of each pool, at no walk over the clients."""
+        linked = {link.server.pool.name for link in self.pooler.links.values()}
+        return [(name.database, name.user) for name in self._names(linked)]
+
     def pools(self) -> list[PoolView]:
         """Those somebody has been let into, or has a server in; by database and user."""
         found = self._tallied()
@@ -135,8 +141,15 @@ class Looks:
             links.setdefault(link.server.pool.name, []).append(link)
         return [
             self._pool(name, accounts[name], found.get(name, _Tallied()), links.get(name, []))
+            for name in self._names(links)
+        ]
+
+    def _names(self, linked: Collection[PoolName]) -> list[PoolName]:
+        accounts = self.pooler.entrance.logins.accounts
+        return [
+            name
             for name in sorted(accounts, key=lambda name: (name.database, name.user))
-            if name in links or accounts[name].tally.logins
+            if name in linked or accounts[name].tally.logins
         ]
 
     def _tallied(self) -> dict[PoolName, _Tallied]:

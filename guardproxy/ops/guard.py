@@ -33,6 +33,9 @@ class Looks(Protocol):
 
     def pools(self) -> list[PoolView]: ...
 
+    def pool_names(self) -> list[tuple[str, str]]:
+        """Database and user of each: cheap, for it does not walk over the clients."""
+
     def clients(self) -> list[ClientView]: ...
 
     def servers(self) -> list[ServerView]: ...

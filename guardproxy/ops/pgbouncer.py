@@ -209,9 +209,9 @@ def _prefixed(kind: str, row: tuple[Value, ...]) -> Row:
 def _lists(sight: Sight) -> Iterator[Row]:
     overview = sight.overview
     yield "databases", len(sight.databases)
-    yield "users", len({pool.user for pool in sight.pools})
+    yield "users", len({user for _, user in sight.pool_names})
     yield "peers", 0
-    yield "pools", len(sight.pools)
+    yield "pools", len(sight.pool_names)
     yield "peer_pools", 0
     yield "free_clients", max(overview.max_clients - overview.clients, 0)
     yield "used_clients", overview.clients

@@ -34,6 +34,10 @@ class Sight:
         return self.looks.pools()
 
     @cached_property
+    def pool_names(self) -> list[tuple[str, str]]:
+        return self.looks.pool_names()
+
+    @cached_property
     def overview(self) -> Overview:
         return self.looks.overview()
 
@@ -45,7 +49,7 @@ class Sight:
     def databases(self) -> list[str]:
         """Those that have been used, or that operators have named."""
         named = self.restrictions.paused | self.restrictions.disabled
-        return sorted(named | {pool.database for pool in self.pools})
+        return sorted(named | {database for database, _ in self.pool_names})
 
     def stamp(self, since: float) -> str:
         """The time of day that a monotonic moment was, as PgBouncer writes it."""

@@ -1,4 +1,4 @@
-"""SHOW ACTIVITY and TERMINATE IDLE (ops/watched.py), as operators type them."""
+"""SHOW ACTIVITY, TERMINATE IDLE (ops/watched.py), and what the page says of a pause."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.integration.places import PASSWORDS
 from tests.integration.postgres import Postgres
 from tests.integration.waiting import eventually
 from tests.integration.watching import WATCH, prepare
+from tests.integration.windows import Windows
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,27 @@ def test_who_may_not_look_is_told_why(guard: NewGuard, cluster: Postgres) -> Non
     said = psql(guard(cluster, **SETTINGS, watch=watch), "-c", "SHOW ACTIVITY")
     assert "ERROR:  PostgreSQL could not be asked" in said
     assert "password authentication failed" in said
+
+
+def test_the_page_says_that_a_pause_is_why_they_wait(place: Guard) -> None:
+    windows = Windows(place)
+    with place.connect("clara") as client, place.connect("alice", CONSOLE) as operator:
+        client.execute("select 1")
+        operator.execute("PAUSE app")
+        waits = threading.Thread(target=client.execute, args=["select 1"])
+        waits.start()
+
+        def told() -> Any:
+            return windows.get("/api/state").json["verdict"]
+
+        eventually(lambda: told()["headline"].endswith("1 client waits."), why="it waits")
+        assert told()["headline"] == "Paused by an operator: app. 1 client waits."
+        said = told()["advice"].rpartition(": ")[2]
+        assert said == "RESUME app;"
+        operator.execute(said)
+        waits.join(10)
+        assert not waits.is_alive()
+        assert "Paused" not in told()["headline"]
 
 
 def test_terminate_idle(place: Guard, cluster: Postgres) -> None:

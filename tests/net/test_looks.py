@@ -66,6 +66,8 @@ def test_who_waits_and_for_what(stages: Stages) -> None:
     assert pool.longest_wait == pytest.approx(2.0)
     overview = Looks(stage.pooler).overview()
     assert (overview.waiting, overview.cap, overview.servers) == (1, 1, 1)
+    assert overview.logging_in == 1
+    assert Looks(stage.pooler).pool_names() == [(pool.database, pool.user)]
     assert overview.longest_wait == pytest.approx(2.0)
 
 

@@ -215,6 +215,9 @@ class Guard:
     def pools(self) -> list[PoolView]:
         return self.all_pools
 
+    def pool_names(self) -> list[tuple[str, str]]:
+        return [(pool.database, pool.user) for pool in self.all_pools]
+
     def clients(self) -> list[ClientView]:
         return self.all_clients
 

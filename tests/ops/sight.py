@@ -83,7 +83,7 @@ class House:
         return Moment(self.now, WALL)
 
     def overview(self) -> Overview:
-        return looks.overview(clients=1, servers=1)
+        return looks.overview(clients=1, servers=1, logging_in=2)
 
     def clients(self) -> list[ClientView]:
         return self.found_clients
@@ -93,6 +93,9 @@ class House:
 
     def pools(self) -> list[PoolView]:
         return self.found_pools
+
+    def pool_names(self) -> list[tuple[str, str]]:
+        return [(pool.database, pool.user) for pool in self.found_pools]
 
     def endings(self) -> list[EndingView]:
         return self.found_endings

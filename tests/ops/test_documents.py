@@ -9,7 +9,7 @@ import pytest
 
 from guardproxy.errors import Reason
 from guardproxy.ops.documents import FILTER_MAX, ROWS, Wish, state
-from guardproxy.views import Origin
+from guardproxy.views import Origin, RestrictionsView
 from tests.ops.looks import Guard, activity, backend, client, ending, pin, pool, server
 
 
@@ -36,6 +36,14 @@ def test_the_whole() -> None:
         "serving",
         900.0,
     )
+
+
+def test_what_operators_have_ordered() -> None:
+    ordered = RestrictionsView(False, frozenset({"shop"}), frozenset({"blog", "a"}))
+    told = shown(Guard(all_restrictions=ordered, all_pools=[pool(waiting=1)]))
+    assert told["paused"] == {"everywhere": False, "databases": ["shop"]}
+    assert told["disabled"] == ["a", "blog"]
+    assert told["verdict"]["headline"] == "Paused by an operator: shop. 1 client waits."
 
 
 def test_a_client_tells_who_what_why_and_for_how_long() -> None:

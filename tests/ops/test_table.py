@@ -28,6 +28,7 @@ def test_a_look_is_taken_once() -> None:
     house = House()
     sight = house.sight()
     before = sight.pools
+    assert sight.databases == ["shop"]
     house.found_pools = []
     assert sight.pools is before
     assert sight.databases == ["shop"]

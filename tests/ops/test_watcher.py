@@ -61,6 +61,9 @@ class Guard:
     def pools(self) -> list[PoolView]:
         return []
 
+    def pool_names(self) -> list[tuple[str, str]]:
+        return []
+
     def restrictions(self) -> RestrictionsView:
         raise AssertionError("none of its business")
 
