@@ -89,7 +89,6 @@ class ClientLink(TwistedProtocol):
         self._buffer = bytearray()
         self._reading: login.ReadPacket | login.ReadPassword | None = None
         self._pending: Deferred[Any] | None = None
-        self._timer: Timer | None = None
 
     # -- logged in --------------------------------------------------------------------------------
 
@@ -114,8 +113,7 @@ class ClientLink(TwistedProtocol):
         self.opened_at = monotonic()
         self._identify()
         private = not self.address or ip_address(self.address.partition("%")[0]).is_loopback
-        timeout = self.pooler.settings.timeouts.client_login_timeout
-        self._timer = self.pooler.clock.callLater(timeout, self._too_slow)
+        self.pooler.entrance.in_time.give(self)
         self._login = login.log_in(self.pooler.entrance.house(private))
         self.pooler.arrived(self)
         self._advance(lambda: None)
@@ -147,12 +145,11 @@ class ClientLink(TwistedProtocol):
         except OSError:
             return ""
 
-    def _too_slow(self) -> None:
+    def too_slow(self) -> None:
+        """It has not logged in within client_login_timeout."""
         if self._pending is not None:  # we keep it waiting, not it us
-            timeout = self.pooler.settings.timeouts.client_login_timeout
-            self._timer = self.pooler.clock.callLater(timeout, self._too_slow)
+            self.pooler.entrance.in_time.give(self)
             return
-        self._timer = None
         self.end(LoginTimeout("client_login_timeout: the login took too long"))
 
     def _more_login(self, data: bytes) -> None:
@@ -299,9 +296,7 @@ class ClientLink(TwistedProtocol):
         self._begin(welcome)
 
     def _begin(self, welcome: bytes) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.pooler.entrance.in_time.done(self)
         self._login = None
         if welcome:
             self.transport.write(welcome)
@@ -376,9 +371,7 @@ class ClientLink(TwistedProtocol):
 
     def _over(self, reason: Reason, why: str, polite: bool) -> None:
         self.ended = reason
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.pooler.entrance.in_time.done(self)
         if self.wait_timer is not None:
             self.wait_timer.cancel()
             self.wait_timer = None
