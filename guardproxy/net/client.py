@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -112,7 +113,7 @@ class ClientLink(TwistedProtocol):
     def connectionMade(self) -> None:
         self.opened_at = monotonic()
         self._identify()
-        private = not self.address or ip_address(self.address.partition("%")[0]).is_loopback
+        private = not self.address or _is_loopback(self.address)
         self.pooler.entrance.in_time.give(self)
         self._login = login.log_in(self.pooler.entrance.house(private))
         self.pooler.arrived(self)
@@ -381,3 +382,8 @@ class ClientLink(TwistedProtocol):
             self.desk.over(reason)
             return
         self.pooler.departure.client_over(self, reason, why, polite)
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(address: str) -> bool:
+    return ip_address(address.partition("%")[0]).is_loopback

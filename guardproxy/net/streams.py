@@ -29,6 +29,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -244,10 +245,10 @@ class _Adapter(asyncio.Protocol):
         self._protocol.makeConnection(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        reason = error.ConnectionLost(str(exc)) if exc else error.ConnectionDone()
+        reason = Failure(error.ConnectionLost(str(exc))) if exc else connectionDone
         if self._transport is not None:
             self._transport.unregisterProducer()
-        self._protocol.connectionLost(Failure(reason))
+        self._protocol.connectionLost(reason)
 
     def pause_writing(self) -> None:
         if self._transport is not None:
