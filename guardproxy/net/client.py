@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,7 +90,6 @@ class ClientLink(TwistedProtocol):
         self._buffer = bytearray()
         self._reading: login.ReadPacket | login.ReadPassword | None = None
         self._pending: Deferred[Any] | None = None
-        self._timer: Timer | None = None
 
     # -- logged in --------------------------------------------------------------------------------
 
@@ -114,9 +114,8 @@ class ClientLink(TwistedProtocol):
     def connectionMade(self) -> None:
         self.opened_at = monotonic()
         self._identify()
-        private = not self.address or ip_address(self.address.partition("%")[0]).is_loopback
-        timeout = self.pooler.settings.timeouts.client_login_timeout
-        self._timer = self.pooler.clock.callLater(timeout, self._too_slow)
+        private = not self.address or _is_loopback(self.address)
+        self.pooler.entrance.in_time.give(self)
         self._login = login.log_in(self.pooler.entrance.house(private))
         self.pooler.arrived(self)
         self._advance(lambda: None)
@@ -148,12 +147,11 @@ class ClientLink(TwistedProtocol):
         except OSError:
             return ""
 
-    def _too_slow(self) -> None:
+    def too_slow(self) -> None:
+        """It has not logged in within client_login_timeout."""
         if self._pending is not None:  # we keep it waiting, not it us
-            timeout = self.pooler.settings.timeouts.client_login_timeout
-            self._timer = self.pooler.clock.callLater(timeout, self._too_slow)
+            self.pooler.entrance.in_time.give(self)
             return
-        self._timer = None
         self.end(LoginTimeout("client_login_timeout: the login took too long"))
 
     def _more_login(self, data: bytes) -> None:
@@ -300,9 +298,7 @@ class ClientLink(TwistedProtocol):
         self._begin(welcome)
 
     def _begin(self, welcome: bytes) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.pooler.entrance.in_time.done(self)
         self._login = None
         if welcome:
             self.transport.write(welcome)
@@ -377,9 +373,7 @@ class ClientLink(TwistedProtocol):
 
     def _over(self, reason: Reason, why: str, polite: bool) -> None:
         self.ended = reason
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.pooler.entrance.in_time.done(self)
         if self.wait_timer is not None:
             self.wait_timer.cancel()
             self.wait_timer = None
@@ -389,3 +383,8 @@ class ClientLink(TwistedProtocol):
             self.desk.over(reason)
             return
         self.pooler.departure.client_over(self, reason, why, polite)
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(address: str) -> bool:
+    return ip_address(address.partition("%")[0]).is_loopback

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from guardproxy.errors import Reason
+from guardproxy.net.deadlines import Deadlines
 from guardproxy.net.people import describe, who
 from guardproxy.pool.pool import Population
 from guardproxy.session import conversations
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
     from guardproxy.net.pooler import ClientTicket, Pooler
     from guardproxy.net.server import ServerLink
-    from guardproxy.net.streams import Timer
-
-T = TypeVar("T")
 
 CANCEL_AGAIN = 1.0
 """Seconds until the query of a client that hung up is cancelled once more, if it still runs."""
@@ -33,6 +31,11 @@ class Departure:
 
     def __init__(self, pooler: Pooler) -> None:
         self.pooler = pooler
+        self._clean_in_time: Deadlines[ServerLink] = Deadlines(
+            pooler.clock,
+            lambda: pooler.settings.timeouts.cancel_wait_timeout,
+            lambda link: pooler.close_server(link, Reason.DIRTY),
+        )
 
     def client_over(self, client: ClientLink, reason: Reason, why: str, polite: bool) -> None:
         """Everything a client held is given back."""
@@ -88,12 +91,11 @@ class Departure:
             return
         # The query of who left politely may finish, as with PostgreSQL itself: it hears Terminate
         # only then, and counts the session until then.
-        limit = None if patient else self._clean_timer(link)
+        if not patient:
+            self._clean_in_time.give(link)
         self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not parting.owed)
         if parting.settled and not private and not link.being_cancelled:
-            self._until_clean(
-                link.converse(conversations.reset(parting.in_transaction)), link, limit
-            )
+            self._until_clean(link.converse(conversations.reset(parting.in_transaction)), link)
             return
         settled = link.converse(conversations.settle(parting), parting.skip, conversations.SETTLES)
         link.hear(parting.tail)
@@ -101,15 +103,13 @@ class Departure:
             settled.addBoth(lambda _: self.pooler.close_server(link, Reason.CLIENT_ENDED))
             return
         settled.addCallback(self._settled, link, patient)
-        self._until_clean(settled, link, limit)
+        self._until_clean(settled, link)
 
     def _settled(self, in_transaction: bool, link: ServerLink, patient: bool) -> Deferred[None]:
-        free = link.uncancelled()
-        clean = free.addCallback(lambda _: link.converse(conversations.reset(in_transaction)))
         if patient:  # until now; what is said from here on is ours, and answered at once
-            timer = self._clean_timer(link)
-            clean.addBoth(_and_cancel, timer)
-        return clean
+            self._clean_in_time.give(link)
+        free = link.uncancelled()
+        return free.addCallback(lambda _: link.converse(conversations.reset(in_transaction)))
 
     def _cancel_again(self, link: ServerLink, session: Session) -> None:
         """The first came before the query had begun, it seems, and cancelled nothing."""
@@ -120,18 +120,14 @@ class Departure:
         """An errand has used this server."""
         if not link.lost and link.server.population is Population.LEASED:
             self.pooler.admission.cleaning(link.server, self.pooler.now())
+            self._clean_in_time.give(link)
             reset = link.converse(conversations.reset(in_transaction=False))
-            self._until_clean(reset, link, self._clean_timer(link))
+            self._until_clean(reset, link)
 
-    def _clean_timer(self, link: ServerLink) -> Timer:
-        timeout = self.pooler.settings.timeouts.cancel_wait_timeout
-        return self.pooler.clock.callLater(timeout, self.pooler.close_server, link, Reason.DIRTY)
-
-    def _until_clean(self, cleaned: Deferred[None], link: ServerLink, timer: Timer | None) -> None:
+    def _until_clean(self, cleaned: Deferred[None], link: ServerLink) -> None:
         def done(result: object) -> None:
             link.departing = None
-            if timer is not None:
-                _and_cancel(result, timer)
+            self._clean_in_time.done(link)
             if link.lost or link.server.population is not Population.CLEANING:
                 return
             if isinstance(result, Failure):
@@ -146,9 +142,3 @@ class Departure:
                 )
 
         cleaned.addBoth(done)
-
-
-def _and_cancel(result: T, timer: Timer) -> T:
-    if timer.active():
-        timer.cancel()
-    return result

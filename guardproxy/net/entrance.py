@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from guardproxy.errors import DatabaseDisabled, GuardError, LoginRefused
 from guardproxy.net import tls
+from guardproxy.net.deadlines import Deadlines
 from guardproxy.net.logins import Logins
 from guardproxy.net.people import describe, who
 from guardproxy.pool.door import Door
@@ -40,6 +41,11 @@ class Entrance:
         self._rule_doors: dict[int, Door[ClientLink]] = {}
         self._houses: dict[bool, House] = {}
         self._rules = _rules(pooler.settings.pool)
+        self.in_time: Deadlines[ClientLink] = Deadlines(
+            pooler.clock,
+            lambda: pooler.settings.timeouts.client_login_timeout,
+            lambda client: client.too_slow(),
+        )
 
     @property
     def settings(self) -> Settings:

@@ -29,6 +29,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -244,10 +245,10 @@ class _Adapter(asyncio.Protocol):
         self._protocol.makeConnection(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        reason = error.ConnectionLost(str(exc)) if exc else error.ConnectionDone()
+        reason = Failure(error.ConnectionLost(str(exc))) if exc else connectionDone
         if self._transport is not None:
             self._transport.unregisterProducer()
-        self._protocol.connectionLost(Failure(reason))
+        self._protocol.connectionLost(reason)
 
     def pause_writing(self) -> None:
         if self._transport is not None:
@@ -382,7 +383,7 @@ class StreamPort:
         self._file = file
         self._file_identity = socketfile.identity(file)
         self.lent = lent
-        self._arrivals: set[asyncio.Task[None]] = set()
+        self._arrivals: dict[asyncio.Task[Any], socket.socket] = {}
 
     def startListening(self) -> None:
         self._socket.setblocking(False)
@@ -435,19 +436,24 @@ class StreamPort:
                 self._pause()
                 self._clock.callLater(ACCEPT_PAUSE, self._resume)
                 return
-            task = asyncio.ensure_future(self._arrive(arrived))
-            self._arrivals.add(task)
-            task.add_done_callback(self._arrivals.discard)
+            self._arrive(arrived)
 
-    async def _arrive(self, arrived: socket.socket) -> None:
+    def _arrive(self, arrived: socket.socket) -> None:
         protocol = self._factory.buildProtocol(None)
         if protocol is None:
             arrived.close()
             return
         arrived.setblocking(False)
         adapter = _Adapter(protocol)
+        loop = asyncio.get_event_loop()
+        task = loop.create_task(loop.connect_accepted_socket(lambda: adapter, arrived))
+        self._arrivals[task] = arrived
+        task.add_done_callback(self._has_arrived)
+
+    def _has_arrived(self, task: asyncio.Task[Any]) -> None:
+        arrived = self._arrivals.pop(task)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: adapter, arrived)
+            task.result()
         except OSError:  # it left before we could say hello
             arrived.close()
 

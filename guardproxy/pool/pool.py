@@ -10,7 +10,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from guardproxy.errors import Reason
 
@@ -78,8 +78,9 @@ class Backoff:
         self.until = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class PoolName:
+class PoolName(NamedTuple):
+    """Looked up several times for each login: a tuple's hash costs a third of a dataclass's."""
+
     database: str
     user: str
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import cast
 
 from guardproxy.errors import LoginRefused, PasswordRefused, ProtocolViolation
@@ -181,7 +182,7 @@ def log_in(house: House) -> Generator[Step, object, Admitted | Operator | Cancel
         )
     if startup.parameters.get("database") in CONSOLES:
         return (yield from _reach_console(startup, house.mock_seed))
-    request = read_request(startup, house.passthrough)
+    request = _request_in(startup.packet, house.passthrough)
     yield Enter(request)
     if house.passthrough or request.replication:
         return Admitted(request, secure)
@@ -215,7 +216,10 @@ def _open(house: House) -> Generator[Step, object, tuple[Startup, bool] | Cancel
         elif code == messages.CANCEL_REQUEST:
             return CancelKey(packet[8:])
         else:
-            return messages.parse_startup(packet), secure
+            return _startup_in(packet), secure
+
+
+_startup_in = lru_cache(maxsize=256)(messages.parse_startup)
 
 
 def _read(step: ReadPacket | ReadPassword) -> Generator[Step, object, bytes]:
@@ -290,6 +294,12 @@ def _reach_console(startup: Startup, mock_seed: bytes) -> Generator[Step, object
 def _negotiate(startup: Startup) -> Generator[Step, object, None]:
     if startup.version != messages.PROTOCOL_3_0 or startup.unknown_options:
         yield messages.negotiate_protocol_version(startup.unknown_options)
+
+
+@lru_cache(maxsize=256)
+def _request_in(packet: bytes, passthrough: bool) -> Request:
+    """The same applications come again and again, each with the same packet."""
+    return read_request(messages.parse_startup(packet), passthrough)
 
 
 def read_request(startup: Startup, passthrough: bool = False) -> Request:

@@ -265,6 +265,19 @@ def test_without_a_server_there_is_nothing_to_settle(script: str) -> None:
     stage.play("== gone")
 
 
+def test_a_server_is_settled_when_there_is_nothing_to_wait_for() -> None:
+    assert parting().settled
+    assert parting(in_transaction=True).settled  # rolled back, not waited for
+    waited = (
+        parting(1),
+        parting(copying=True),
+        parting(unsynced=True),
+        parting(skip=1),
+        parting(tail=b"Z"),
+    )
+    assert not any(each.settled for each in waited)
+
+
 def test_nobody_leaves_twice() -> None:
     stage = idle()
     stage.session.leave(1.0)
