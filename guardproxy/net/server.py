@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from guardproxy.errors import GuardError, ProtocolViolation, Reason, ServerLost
-from guardproxy.net.streams import Timer
+from guardproxy.net.streams import Timer, join, sever
 from guardproxy.net.upstream import Caller
 from guardproxy.pool.pool import Population
 from guardproxy.session.backend import Backend
@@ -76,8 +76,7 @@ class ServerLink(Caller):
         self.client = client
         self.session = session
         client.server = self
-        client.transport.registerProducer(self.transport, True)
-        self.transport.registerProducer(client.transport, True)
+        join(client.transport, self.transport)
         if self.first_message is not None:
             kind, body = self.first_message
             self.first_message = None
@@ -90,8 +89,7 @@ class ServerLink(Caller):
             return
         self.client = self.session = None
         client.server = None
-        client.transport.unregisterProducer()
-        self.transport.unregisterProducer()
+        sever(client.transport, self.transport)
 
     # -- conversations of ours --------------------------------------------------------------------
 

@@ -89,13 +89,13 @@ def run(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
 class StreamTransport:
     """A loop's transport with Twisted's names. `write` is the loop's own bound method."""
 
-    __slots__ = ("_adapter", "_producer", "_stream", "full", "write")
+    __slots__ = ("_adapter", "_stream", "full", "producer", "write")
 
     write: Callable[[bytes], None]
 
     def __init__(self, adapter: _Adapter, stream: asyncio.Transport) -> None:
         self._adapter = adapter
-        self._producer: Producer | None = None
+        self.producer: Producer | None = None  # not read while this one is full
         self.full = False  # the far side cannot take more just now
         self._use(stream)
 
@@ -140,13 +140,13 @@ class StreamTransport:
     # -- backpressure: what the far side cannot take yet, the near side must not read -------------
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
-        self._producer = producer
+        self.producer = producer
         if self.full:
             producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
         """What was paused on our account may go on."""
-        producer, self._producer = self._producer, None
+        producer, self.producer = self.producer, None
         if self.full and producer is not None:
             producer.resumeProducing()
 
@@ -163,13 +163,13 @@ class StreamTransport:
 
     def writing_paused(self) -> None:
         self.full = True
-        if self._producer is not None:
-            self._producer.pauseProducing()
+        if self.producer is not None:
+            self.producer.pauseProducing()
 
     def writing_resumed(self) -> None:
         self.full = False
-        if self._producer is not None:
-            self._producer.resumeProducing()
+        if self.producer is not None:
+            self.producer.resumeProducing()
 
     def divert(self, receive: Callable[[bytes], None]) -> None:
         """What comes from now on goes there. Not while TLS begins."""
@@ -217,6 +217,24 @@ class StreamTransport:
         if secured is None:
             raise ConnectionAbortedError("TLS handshake failed")
         self._use(secured)
+
+
+def join(near: StreamTransport, far: StreamTransport) -> None:
+    """Each is the other's producer from now on. HOT."""
+    if near.full or far.full:
+        near.registerProducer(far, True)
+        far.registerProducer(near, True)
+    else:
+        near.producer, far.producer = far, near
+
+
+def sever(near: StreamTransport, far: StreamTransport) -> None:
+    """And no longer. HOT."""
+    if near.full or far.full:
+        near.unregisterProducer()
+        far.unregisterProducer()
+    else:
+        near.producer = far.producer = None
 
 
 def _feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:

@@ -32,7 +32,7 @@ from heapq import merge
 from typing import Final, Generic
 
 from guardproxy.errors import QueueFull, Reason
-from guardproxy.pool.orders import Close, Grant, Open, Order, Revoke, Ticket
+from guardproxy.pool.orders import Close, Grant, Line, Open, Order, Revoke, Ticket
 from guardproxy.pool.pauses import Pauses
 from guardproxy.pool.pool import Holder, Pool, Population, Server
 from guardproxy.pool.round import Round
@@ -41,7 +41,6 @@ __all__ = ["Admission", "Close", "Grant", "Open", "Order", "Revoke", "Ticket"]
 
 IdleSince = Callable[[Holder], "float | None"]
 """Since when a holder is idle and could give its server away; None if it could not."""
-_Line = tuple[Pool[Holder] | None, int | None]
 
 # An enum's members are slow to look up (CPython 3.11).
 _IDLE: Final = Population.IDLE
@@ -74,7 +73,7 @@ class Admission(Generic[Holder]):
         self.rule_of: dict[Server[Holder], int] = {}
         self._refused: dict[Server[Holder], float] = {}  # with `idle_since` of that moment
         self._numbers = itertools.count()
-        self.lines: dict[_Line[Holder], OrderedDict[int, Ticket[Holder]]] = {}
+        self.lines: dict[Line[Holder], OrderedDict[int, Ticket[Holder]]] = {}
         self._held: Counter[int] = Counter()  # leases by rule
         # Somebody waits for whom nothing can be done: whatever could be had is on its way to
         # those before. What changes that is told to us, and decided anew.
@@ -111,32 +110,29 @@ class Admission(Generic[Holder]):
 
     def withdraw(self, ticket: Ticket[Holder], now: float) -> bool:
         """Leave the queue; False if the ticket was not in it any more."""
-        key = _line(ticket)
-        line = self.lines.get(key)
+        line = self.lines.get(ticket.line)
         if line is None or ticket.number not in line:
             return False
-        self._leave(key, line, ticket)
+        self._leave(ticket)
         self._stuck = False  # what was on its way to it may be for another now
         self._drop_if_empty(ticket.pool)
         return True
 
     def _join(self, ticket: Ticket[Holder]) -> None:
-        key = _line(ticket)
-        line = self.lines.get(key)
+        line = self.lines.get(ticket.line)
         if line is None:
-            line = self.lines[key] = OrderedDict()
+            line = self.lines[ticket.line] = OrderedDict()
         line[ticket.number] = ticket
         self.waiting += 1
         self.alert += 1
 
-    def _leave(
-        self, key: _Line[Holder], line: OrderedDict[int, Ticket[Holder]], ticket: Ticket[Holder]
-    ) -> None:
+    def _leave(self, ticket: Ticket[Holder]) -> None:
+        line = self.lines[ticket.line]
         del line[ticket.number]
         self.waiting -= 1
         self.alert -= 1
         if not line:
-            del self.lines[key]
+            del self.lines[ticket.line]
             self._stuck = self._stuck and bool(self.lines)
 
     def waiters(self, pool: Pool[Holder] | None = None) -> list[Ticket[Holder]]:
@@ -298,7 +294,7 @@ class Admission(Generic[Holder]):
                 self._stuck = True
                 break
         for ticket in granted:
-            self._served(ticket)
+            self._leave(ticket)
         return orders
 
     def _provide(
@@ -346,10 +342,6 @@ class Admission(Generic[Holder]):
         if rule is None or rule not in self.rule_caps:
             return True
         return self._held[rule] + covered[rule] < self.rule_caps[rule]
-
-    def _served(self, ticket: Ticket[Holder]) -> None:
-        key = _line(ticket)
-        self._leave(key, self.lines[key], ticket)
 
     def _end_lease(self, server: Server[Holder]) -> None:
         server.holder = None
@@ -455,7 +447,7 @@ class Admission(Generic[Holder]):
         self._forget_asked(server)
         server.pool.move(server, _LEASED, now)
         server.holder = ticket.holder
-        self._served(ticket)
+        self._leave(ticket)
 
     def heir(self, server: Server[Holder]) -> Ticket[Holder] | None:
         """Whose it will be if its session, just idle, gives it away: to be asked for at once.
@@ -480,8 +472,3 @@ class Admission(Generic[Holder]):
                 return next(iter(line.values()))
         firsts = (next(iter(line.values())) for line in lines.values())
         return min(firsts, key=lambda ticket: ticket.number)
-
-
-def _line(ticket: Ticket[Holder]) -> _Line[Holder]:
-    """Private pools share a line, for there may be as many as clients."""
-    return (None if ticket.pool.private else ticket.pool, ticket.rule)

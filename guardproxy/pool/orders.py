@@ -7,11 +7,13 @@ from typing import ClassVar, Generic
 from guardproxy.errors import Reason
 from guardproxy.pool.pool import Holder, Pool, Server
 
+Line = tuple[Pool[Holder] | None, int | None]
+
 
 class Ticket(Generic[Holder]):
     """A place in the queue for a server of a pool. `rule`: the override with a limit, if any."""
 
-    __slots__ = ("holder", "number", "pool", "rule", "since")
+    __slots__ = ("holder", "line", "number", "pool", "rule", "since")
 
     def __init__(
         self, holder: Holder, pool: Pool[Holder], now: float, rule: int | None = None
@@ -19,6 +21,8 @@ class Ticket(Generic[Holder]):
         self.holder = holder
         self.pool = pool
         self.rule = rule
+        # Private pools share a line, for there may be as many as clients.
+        self.line: Line[Holder] = (None if pool.private else pool, rule)
         self.since = now
         self.number = 0
 
