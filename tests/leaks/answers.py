@@ -117,13 +117,24 @@ def parameters(messages: Iterable[Message]) -> dict[bytes, bytes]:
 
 
 def alike_if_failed(one: list[str], other: list[str]) -> bool:
-    """Whether two answers differ only in why nothing is done in a failed transaction."""
+    """Whether two answers differ only in why nothing is done in a failed transaction.
+
+    A statement without columns can be described there, but not made: where it is not on the server
+    at hand, the guard has no description to give (README, "What differs").
+    """
     if "ReadyForQuery b'E'" not in one or "ReadyForQuery b'I'" in one:
         return False
-    neutral = (
-        ["an error" if m.startswith("ErrorResponse") else m for m in s] for s in (one, other)
-    )
-    return next(neutral) == next(neutral)
+    return _neutral(one) == _neutral(other)
+
+
+def _neutral(said: list[str]) -> list[str]:
+    neutral: list[str] = []
+    for word in said:
+        if word == "NoData" and neutral[-1:] == ["nothing done"]:
+            continue
+        nothing = word.startswith(("ErrorResponse", "ParameterDescription"))
+        neutral.append("nothing done" if nothing else word)
+    return neutral
 
 
 def answers(messages: Iterable[Message], told: dict[bytes, bytes]) -> list[str]:

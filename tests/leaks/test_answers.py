@@ -76,3 +76,12 @@ def test_in_a_failed_transaction_either_error_will_do() -> None:
     assert not alike_if_failed(said(refused, failed), said(failed))
     assert not alike_if_failed(said(refused, READY), said(miscounted, READY))
     assert not alike_if_failed(said((b"1", b""), refused, failed), said(miscounted, failed))
+
+
+def test_in_a_failed_transaction_nothing_need_be_described() -> None:
+    failed: Message = (b"Z", b"E")
+    refused: Message = (b"E", b"C25P02\0\0")
+    described: list[Message] = [(b"t", b"\0\0"), (b"n", b"")]
+    assert alike_if_failed(said(*described, failed), said(refused, failed))
+    assert not alike_if_failed(said(*described, READY), said(refused, READY))
+    assert not alike_if_failed(said(*described, failed), said((b"D", b"\0\0"), failed))
