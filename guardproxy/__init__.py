@@ -16,7 +16,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  looks          what is there now, as views; endings: the last that are no more
                  operations     what operators ask for: pause, kill, close idle and the like
                  reception      who may come to the console; desk: one operator's connection
-                 cancels janitor people log tls
+                 cancels deadlines janitor people log tls
                  service        all of it, from phase to phase; drain: its end; systemd: what that
                                 gives us, and hears
              ops/               windows for people; they read views and know nothing of net

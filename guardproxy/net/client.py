@@ -44,6 +44,7 @@ MAX_LOGIN_BUFFER = 64 * 1024 + 4096
 _PEERCRED = struct.Struct("3i")
 _AT_REST = (State.PARKED, State.IDLE)
 _NOT_YET = object()
+_READS = (login.ReadPacket, login.ReadPassword)  # a union would be made anew each time
 _IDLE = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
 
 
@@ -226,7 +227,7 @@ class ClientLink(TwistedProtocol):
         if isinstance(step, bytes):
             self.transport.write(step)
             return None
-        if isinstance(step, login.ReadPacket | login.ReadPassword):
+        if isinstance(step, _READS):
             self._reading = step
             return self._read()
         if isinstance(step, login.StartTLS):

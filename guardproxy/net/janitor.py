@@ -1,7 +1,7 @@
 """Net: the sweep. Once a second it looks for what has lasted too long.
 
 Reads only stamp; here the stamps are compared. Exact deadlines (login, connect, queue) have timers
-of their own.
+of their own (deadlines: one for all of a kind).
 """
 
 from __future__ import annotations

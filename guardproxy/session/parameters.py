@@ -103,10 +103,18 @@ def of_startup(wanted: Mapping[str, str], reported: Mapping[str, str]) -> dict[s
     return {name.lower(): value for name, value in wanted.items() if name.lower() not in known}
 
 
+@lru_cache(maxsize=1024)
+def setting(pairs: tuple[tuple[str, str], ...]) -> bytes:
+    """What sets a client's startup parameters on a server: the same for each of an application."""
+    return messages.run_apart(SET_CONFIG, pairs)
+
+
 def differing(wanted: Mapping[str, str], pristine: Mapping[str, str]) -> list[tuple[str, str]]:
     """Which of a client's startup parameters a server does not have already."""
     different = [pair for pair in wanted.items() if pristine.get(pair[0]) != pair[1]]
     if not different:
+        return different
+    if all(name in pristine for name, _ in different):
         return different
     known = {name.lower(): value for name, value in pristine.items()}  # names know no case
     return [(name, value) for name, value in different if known.get(name.lower()) != value]

@@ -30,7 +30,7 @@ from guardproxy.session.acts import (
 from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command, Evacuate, Parting
 from guardproxy.session.life import Life
-from guardproxy.session.parameters import SET_CONFIG, differing
+from guardproxy.session.parameters import differing, setting
 from guardproxy.session.statement import database_in_question
 from guardproxy.session.states import READY, Event, State
 from guardproxy.stats import Timings
@@ -294,7 +294,7 @@ class Session(Life):
 
     def _setup(self, backend: Backend) -> bytes:
         different = differing(self.parameters, backend.pristine)
-        return messages.run_apart(SET_CONFIG, different) if different else b""
+        return setting(tuple(different)) if different else b""
 
     def _release_backlog(self, now: float) -> bytes:
         backlog, self.backlog = self.backlog, b""
