@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from guardproxy.stats import Tally
 from guardproxy.views import PoolView
@@ -39,5 +39,5 @@ def by_database(pools: list[PoolView]) -> dict[str, Tally]:
 def _less(tally: Tally, before: Tally | None) -> Tally:
     if before is None:
         return replace(tally)
-    names = Tally.__slots__
+    names = [field.name for field in fields(Tally)]
     return Tally(*(getattr(tally, name) - getattr(before, name) for name in names))

@@ -216,3 +216,33 @@ def test_a_server_passed_on_counts_for_its_rule_no_longer() -> None:
     house.movable["web"] = 1.0
     assert words(house.admission.idle(other, 1.0)) == ["ask web"]
     assert words(house.gives_back(other)) == ["grant report 2 shop"]
+
+
+# -- the short way ---------------------------------------------------------------------------------
+
+
+def test_a_server_just_idle_is_for_who_waits_longest() -> None:
+    house = House(cap=1)
+    server = house.leased("anna", "shop")
+    house.ask("bert", "shop")
+    house.ask("carl", "shop")
+    heir = house.admission.heir(server)
+    assert heir is house.tickets["bert"]
+    house.admission.pass_on(server, heir, house.now)
+    assert (server.population, server.holder) == (Population.LEASED, "bert")
+    assert house.admission.heir(server) is house.tickets["carl"]
+
+
+def test_there_is_no_heir_where_more_is_to_be_decided() -> None:
+    house = House(cap=2, rule_caps={0: 1})
+    free, ruled = house.leased("anna", "shop"), house.leased("bert", "shop", rule=0)
+    assert house.admission.heir(free) is None  # nobody waits
+    house.ask("carl", "shop")
+    assert house.admission.heir(free) is house.tickets["carl"]
+    assert house.admission.heir(ruled) is None  # its rule has a lease less then
+    free.retiring = Reason.SERVER_LIFETIME
+    assert house.admission.heir(free) is None
+    house.withdraw("carl")
+    free.retiring = None
+    house.ask("dora", "blog")
+    assert house.admission.heir(free) is None  # another pool's ticket is the oldest

@@ -127,6 +127,13 @@ def test_a_setting_that_the_server_reports_goes_along() -> None:
 # -- revoke ----------------------------------------------------------------------------------------
 
 
+def test_it_parts_unasked_where_nothing_need_be_asked() -> None:
+    stage = idle()
+    assert stage.session.part()
+    assert (stage.session.state, stage.session.commands) == (State.PARKED, [])
+    assert not idle(probe="always").session.part()
+
+
 def suspected(statement: str = '"SET work_mem 2MB"', **rest: Any) -> Roamer:
     """An idle session that has executed this."""
     return idle(f"C> Query {statement}\nS> CommandComplete x + ReadyForQuery I", **rest)
