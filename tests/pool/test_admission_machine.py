@@ -193,9 +193,9 @@ class AdmissionMachine(World):
         if server is not None and server not in self.refused:
             settled = self.settled
             orders = self.decide("revoke", server)
-            self.settled = settled  # it serves nobody else
             assert bool(orders) is (server not in self.asked)
             self.carry_out(orders)
+            self.settled = settled  # it serves nobody else
 
     @rule(name=st.sampled_from(["shop", "blog"]), least=st.integers(1, 3))
     def top_up(self, name: str, least: int) -> None:
