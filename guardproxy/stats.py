@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
 
-from guardproxy.errors import Reason
-
 
 @dataclass(slots=True)
 class Counts:
@@ -118,7 +116,6 @@ class Totals(Tally):
     probes: int = 0  # questions to PostgreSQL before that
     errors: SqlStates = field(default_factory=SqlStates)  # ours, to clients
     reloads: Counter[str] = field(default_factory=Counter)  # "ok", "failed"
-    endings: Counter[Reason] = field(default_factory=Counter)
 
 
 BOUNDS = tuple(2.0**power / 1e6 for power in range(6, 27))
@@ -170,28 +167,3 @@ class Timings:
         self.login = Histogram()  # a client's, from accept to welcome, all waiting counted
         self.connect = Histogram()  # ours at PostgreSQL, until it is ready for queries
         self.errors = SqlStates()  # PostgreSQL's, to clients
-
-
-class Census:
-    """How many clients there are by user, database, application_name and address."""
-
-    __slots__ = ("by_address", "by_application_name", "by_database", "by_user")
-
-    def __init__(self) -> None:
-        self.by_user: Counter[str] = Counter()
-        self.by_database: Counter[str] = Counter()
-        self.by_application_name: Counter[str] = Counter()
-        self.by_address: Counter[str] = Counter()
-
-    def arrived(self, user: str, database: str, application_name: str, address: str) -> None:
-        self._count(1, user, database, application_name, address)
-
-    def left(self, user: str, database: str, application_name: str, address: str) -> None:
-        self._count(-1, user, database, application_name, address)
-
-    def _count(self, step: int, *words: str) -> None:
-        counters = (self.by_user, self.by_database, self.by_application_name, self.by_address)
-        for counter, word in zip(counters, words, strict=True):
-            counter[word] += step
-            if not counter[word]:
-                del counter[word]  # clients choose these words: nothing of theirs may pile up

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from guardproxy.errors import Reason
 from guardproxy.net.deadlines import Deadlines
-from guardproxy.net.people import describe, who
+from guardproxy.net.people import describe
 from guardproxy.pool.pool import Population
 from guardproxy.session import conversations
 from guardproxy.session.commands import Parting
@@ -40,9 +40,6 @@ class Departure:
     def client_over(self, client: ClientLink, reason: Reason, why: str, polite: bool) -> None:
         """Everything a client held is given back."""
         self.pooler.cancels.forget(client)
-        self.pooler.totals.endings[reason] += 1
-        if client.request is not None:
-            self.pooler.census.left(*who(client))
         if reason is not Reason.CANCEL_REQUEST:
             # A health check knocks and goes: that is no news.
             knocked = reason is Reason.CLIENT_GONE and client.request is None

@@ -11,7 +11,7 @@ from guardproxy.errors import DatabaseDisabled, GuardError, LoginRefused
 from guardproxy.net import tls
 from guardproxy.net.deadlines import Deadlines
 from guardproxy.net.logins import Logins
-from guardproxy.net.people import describe, who
+from guardproxy.net.people import describe
 from guardproxy.pool.door import Door
 from guardproxy.pool.pool import Pool
 from guardproxy.session import conversations, login
@@ -84,7 +84,6 @@ class Entrance:
         self._check_certificate(client, request)
         client.request = request
         client.limits = self.pooler.limits_of(client, request)
-        self.pooler.census.arrived(*who(client))
         return self._through_doors(client)
 
     def _check_certificate(self, client: ClientLink, request: Request) -> None:

@@ -36,7 +36,7 @@ from guardproxy.session.login import Request
 from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Session
 from guardproxy.settings import SessionLimits, Settings
-from guardproxy.stats import Census, Timings, Totals
+from guardproxy.stats import Timings, Totals
 
 TERMINATE_TIMEOUT = 5.0
 """Seconds PostgreSQL gets to close after Terminate."""
@@ -71,7 +71,6 @@ class Pooler:
         self.totals = Totals()
         self.timings = Timings()
         self.endings = Endings()
-        self.census = Census()
         self.clients: dict[int, ClientLink] = {}
         self.links: dict[ServerRecord, ServerLink] = {}
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
@@ -345,7 +344,6 @@ class Pooler:
 
     def server_over(self, server: ServerRecord, reason: Reason, why: str = "") -> None:
         """Count it, and remember it for a while."""
-        self.totals.endings[reason] += 1
         self.endings.server(server, reason, why, self.now())
 
     def server_lost(self, link: ServerLink) -> None:

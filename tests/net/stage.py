@@ -214,6 +214,10 @@ class Stage:
                     )
         return counts
 
+    def endings(self, reason: Reason) -> int:
+        """How many have ended so, clients and servers."""
+        return sum(n for (_, why), n in self.pooler.endings.counts.items() if why is reason)
+
     def check(self) -> None:
         """What must hold whenever nothing is happening."""
         pooler = self.pooler
@@ -230,7 +234,6 @@ class Stage:
         pooler = self.pooler
         assert pooler.admission.waiting == 0
         assert not pooler.clients
-        assert not pooler.census.by_user
         assert not pooler.cancels._victims
         assert not pooler.entrance.door.inside
         self.postgres.backends.clear()

@@ -216,8 +216,8 @@ def test_an_end_comes_once(stage: Stage) -> None:
     client.link.close(Reason.CLIENT_LEFT)
     client.link.close(Reason.SHUTDOWN)
     client.hang_up()
-    assert stage.pooler.totals.endings[Reason.CLIENT_LEFT] == 1
-    assert stage.pooler.totals.endings[Reason.SHUTDOWN] == 0
+    assert stage.endings(Reason.CLIENT_LEFT) == 1
+    assert stage.endings(Reason.SHUTDOWN) == 0
 
 
 def test_hanging_up_at_any_point_of_a_login_leaves_nothing(stage: Stage) -> None:

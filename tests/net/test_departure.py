@@ -100,7 +100,7 @@ def test_in_passthrough_too_and_the_slot_is_taken_until_then(stages: Stages) -> 
     backend.finish()
     stage.run()
     assert stage.populations() == {}
-    assert stage.pooler.totals.endings[Reason.CLIENT_ENDED] == 1
+    assert stage.endings(Reason.CLIENT_ENDED) == 1
 
 
 def test_in_passthrough_what_was_on_its_way_is_ignored(stages: Stages) -> None:
@@ -162,7 +162,7 @@ def test_a_query_that_no_cancel_stops_costs_the_server(stages: Stages) -> None:
     stage.wait(5.0)
     assert backend.wire.lost
     assert stage.populations() == {}
-    assert stage.pooler.totals.endings[Reason.DIRTY] == 1
+    assert stage.endings(Reason.DIRTY) == 1
 
 
 @both_ways
@@ -194,7 +194,7 @@ def test_a_server_that_falls_silent_while_it_is_cleaned_is_closed(
     assert stage.populations() == {"cleaning": 1}
     stage.wait(6.5)
     assert stage.populations() == {}
-    assert stage.pooler.totals.endings[Reason.DIRTY] == 1
+    assert stage.endings(Reason.DIRTY) == 1
 
 
 def test_patience_is_for_the_query_and_not_for_the_cleaning(stages: Stages) -> None:
@@ -221,7 +221,7 @@ def test_in_the_middle_of_a_message_the_server_is_closed(stages: Stages) -> None
     assert stage.populations() == {"closing": 1}  # it takes Terminate for a part of the story
     stage.wait(5.1)
     assert stage.populations() == {}
-    assert stage.pooler.totals.endings[Reason.DIRTY] == 1
+    assert stage.endings(Reason.DIRTY) == 1
 
 
 def test_in_the_middle_of_a_header_the_server_has_heard_nothing_of_it(stage: Stage) -> None:

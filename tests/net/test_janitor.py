@@ -35,7 +35,7 @@ def test_who_is_idle_too_long_is_told_and_its_server_freed(stages: Stages) -> No
     stage.wait(2.5)
     said = client.refusal()
     assert said["C"] == "57P05"
-    assert stage.pooler.totals.endings[Reason.IDLE_SESSION_TIMEOUT] == 1
+    assert stage.endings(Reason.IDLE_SESSION_TIMEOUT) == 1
     assert "timeouts.idle_session_timeout is 10 s" in said["M"]
     assert "CONN_HEALTH_CHECKS" in said["H"]
     assert client.wire.lost
@@ -189,7 +189,7 @@ def test_a_server_unused_for_long_is_closed(stages: Stages) -> None:
     idle(stage, 2)
     stage.wait(11.5)
     assert stage.populations() == {}
-    assert stage.pooler.totals.endings[Reason.SERVER_IDLE_TIMEOUT] == 2
+    assert stage.endings(Reason.SERVER_IDLE_TIMEOUT) == 2
 
 
 def test_but_for_the_least_a_pool_keeps(stages: Stages) -> None:
@@ -207,7 +207,7 @@ def test_an_old_server_is_closed_when_it_is_free(stages: Stages) -> None:
     client.leave()
     stage.wait(1.5)
     assert stage.populations() == {}
-    assert stage.pooler.totals.endings[Reason.SERVER_LIFETIME] == 1
+    assert stage.endings(Reason.SERVER_LIFETIME) == 1
 
 
 def test_a_used_pool_is_topped_up(stages: Stages) -> None:
@@ -287,7 +287,7 @@ def test_an_old_server_is_taken_from_who_can_do_without(stages: Stages) -> None:
     busy.query("COMMIT")
     stage.wait(1.5)
     assert (busy.state, stage.populations()) == ("parked", {})
-    assert stage.pooler.totals.endings[Reason.SERVER_LIFETIME] == 2
+    assert stage.endings(Reason.SERVER_LIFETIME) == 2
 
 
 def test_the_sweep_comes_often_enough_to_park(stages: Stages) -> None:

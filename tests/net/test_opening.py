@@ -128,7 +128,7 @@ def test_a_failed_login_is_counted_back(stages: Stages) -> None:
     for _ in range(5):
         assert stage.connect().log_in(database="nowhere").refusal()["C"] == "3D000"
     assert stage.client().query("SELECT 1").hear() == ["C SELECT 1", "Z I"]
-    assert stage.pooler.totals.endings[Reason.SERVER_LOGIN_FAILED] == 5
+    assert stage.endings(Reason.SERVER_LOGIN_FAILED) == 5
 
 
 def test_tls_that_fails_is_not_tried_again(stage: Stage) -> None:

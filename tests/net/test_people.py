@@ -123,14 +123,3 @@ def test_a_client_is_described_for_a_log_line(stage: Stage) -> None:
     said = describe(client.link, stage.clock.seconds(), ending=True)
     assert (said["user"], said["database"], said["application_name"]) == ("django", "shop", "web")
     assert (said["age"], said["idle"], said["queries"]) == (2.0, 2.0, 0)
-
-
-def test_clients_are_counted_by_who_they_are_while_they_are_there(stage: Stage) -> None:
-    client, _ = stage.client(application_name="web"), stage.client("blog")
-    census = stage.pooler.census
-    assert census.by_user == {"django": 2}
-    assert census.by_database == {"shop": 1, "blog": 1}
-    assert census.by_application_name["web"] == 1
-    assert census.by_address == {"127.0.0.1": 2}
-    client.leave()
-    assert census.by_database == {"blog": 1}

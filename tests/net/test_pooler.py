@@ -65,7 +65,7 @@ def test_another_database_gets_the_slot_of_an_idle_server(stages: Stages) -> Non
     stage.postgres.backend(0).deaf = False
     stage.run()
     assert client.hear()[-1] == "Z I"
-    assert stage.pooler.totals.endings[Reason.EVICTED] == 1
+    assert stage.endings(Reason.EVICTED) == 1
 
 
 def test_a_waiter_that_hangs_up_leaves_the_queue(stages: Stages) -> None:
@@ -129,7 +129,7 @@ def test_an_idle_server_that_dies_is_never_handed_out(stage: Stage) -> None:
     stage.postgres.backend().die()
     assert stage.populations() == {}
     assert stage.client().query("SELECT 1").hear() == ["C SELECT 1", "Z I"]
-    assert stage.pooler.totals.endings[Reason.CLOSED_BY_SERVER] == 1
+    assert stage.endings(Reason.CLOSED_BY_SERVER) == 1
 
 
 @pytest.mark.parametrize("sql", ["SLEEP", "BEGIN", "SELECT 1", "FAIL"])
@@ -200,7 +200,7 @@ def test_idle_servers_get_out_of_the_way_of_a_drop(stage: Stage, sql: str) -> No
     stage.holder(sql)
     assert stage.populations() == {"idle": 1, "leased": 1} or stage.populations() == {"leased": 1}
     assert not [b for b in stage.postgres.live if b.database == "blog"]
-    assert stage.pooler.totals.endings[Reason.DATABASE_DROPPED] == 1
+    assert stage.endings(Reason.DATABASE_DROPPED) == 1
 
 
 def test_and_those_being_cleaned_go_when_they_are_clean(stage: Stage) -> None:
@@ -265,7 +265,7 @@ def test_a_cap_that_follows_falls_at_once_as_far_as_servers_are_idle(stages: Sta
     stage.pooler.fit(2)
     stage.run()
     assert stage.pooler.admission.servers == 2
-    assert stage.pooler.totals.endings[Reason.OVER_CAP] == 2
+    assert stage.endings(Reason.OVER_CAP) == 2
     assert [client.ended for client in (busy, *idle)] == [None] * 4
     stage.pooler.fit(1)
     stage.run()

@@ -294,7 +294,7 @@ def test_idle_leases_get_out_of_the_way_of_a_drop(stages: Stages) -> None:
     stage.holder("DROP DATABASE blog")
     assert (idle.state, busy.state) == ("parked", "idle in transaction")
     assert len([b for b in stage.postgres.live if b.database == "blog"]) == 1
-    assert stage.pooler.totals.endings[Reason.DATABASE_DROPPED] == 1
+    assert stage.endings(Reason.DATABASE_DROPPED) == 1
 
 
 def test_a_moved_upstream_is_left_as_soon_as_may_be(stages: Stages) -> None:
@@ -306,4 +306,4 @@ def test_a_moved_upstream_is_left_as_soon_as_may_be(stages: Stages) -> None:
     busy.query("COMMIT")
     stage.wait(2.0)
     assert (busy.state, stage.populations()) == ("parked", {})
-    assert stage.pooler.totals.endings[Reason.RECONFIGURED] == 2
+    assert stage.endings(Reason.RECONFIGURED) == 2

@@ -179,7 +179,7 @@ def test_an_operator_is_no_client(stages: Stages, console: Console) -> None:
     operator = at_the_desk(stage)
     assert len(Looks(stage.pooler).clients()) == 1
     operator.leave()
-    assert stage.pooler.totals.endings[Reason.CLIENT_LEFT] == 0
+    assert stage.endings(Reason.CLIENT_LEFT) == 0
     assert [line["user"] for line in stage.log.of("console_login")] == ["op"]
     assert len(stage.log.of("console_over")) == 1
     assert not stage.pooler.reception.desks

@@ -62,4 +62,4 @@ def test_a_conversation_ends_with_the_connection(stage: Stage) -> None:
     talk.addErrback(lambda failure: failed.append(failure.value))
     stage.postgres.backend().die()
     assert isinstance(failed[0], ServerLost)
-    assert stage.pooler.totals.endings[Reason.CLOSED_BY_SERVER] == 1
+    assert stage.endings(Reason.CLOSED_BY_SERVER) == 1

@@ -95,7 +95,7 @@ def test_when_postgres_has_moved_old_servers_retire(stage: Stage) -> None:
     stage.service.reload(Settings(upstream=Upstream(host="192.0.2.1")))
     stage.run()
     assert stage.populations() == {"leased": 1}
-    assert stage.pooler.totals.endings[Reason.RECONFIGURED] == 1
+    assert stage.endings(Reason.RECONFIGURED) == 1
     assert str(stage.pooler.upstream) == "192.0.2.1:5432"
     assert busy.query("SELECT 2").hear() == ["C SELECT 2", "Z T"]
     busy.leave()
