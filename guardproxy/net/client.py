@@ -49,12 +49,16 @@ _IDLE = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
 
 
 class Ends(NamedTuple):
-    """What does not change about a connection once TLS is there, or not to be."""
+    """What does not change about a connection once TLS is there, or not to be.
+
+    `command`: what the process at the other end was started as. (That is a file to be read.)
+    """
 
     port: int
     local_address: str
     local_port: int
     tls: str
+    command: str
 
 
 class ClientLink(TwistedProtocol):

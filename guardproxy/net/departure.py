@@ -39,12 +39,12 @@ class Departure:
 
     def client_over(self, client: ClientLink, reason: Reason, why: str, polite: bool) -> None:
         """Everything a client held is given back."""
+        now = self.pooler.now()
         self.pooler.cancels.forget(client)
         if reason is not Reason.CANCEL_REQUEST:
             # A health check knocks and goes: that is no news.
             knocked = reason is Reason.CLIENT_GONE and client.request is None
             say = self.pooler.log.debug if knocked else self.pooler.log.info
-            now = self.pooler.now()
             self.pooler.endings.client(client, reason, why, now)
             about = partial(describe, client, now, ending=True)
             say("client_over", about, reason=reason.value, why=why)
@@ -53,7 +53,7 @@ class Departure:
             client.ticket = None
         session, link = client.session, client.server
         if session is not None:
-            parting = session.leave(self.pooler.now())
+            parting = session.leave(now)
             self._count(client, session.counts())
             if link is not None:
                 link.take_back()

@@ -10,7 +10,8 @@ from heapq import merge
 from typing import TYPE_CHECKING, NamedTuple
 
 from guardproxy.errors import Reason
-from guardproxy.net.people import shown, who
+from guardproxy.net.people import who
+from guardproxy.session.statement import shown
 from guardproxy.views import EndingView
 
 if TYPE_CHECKING:

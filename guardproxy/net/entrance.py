@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from guardproxy.errors import DatabaseDisabled, GuardError, LoginRefused
 from guardproxy.net import tls
 from guardproxy.net.deadlines import Deadlines
-from guardproxy.net.logins import Logins
+from guardproxy.net.logins import Account, Logins
 from guardproxy.net.people import describe
 from guardproxy.pool.door import Door
 from guardproxy.pool.pool import Pool
@@ -177,31 +177,32 @@ class Entrance:
             session = Roaming(parameters, known, now, self._rules, self.pooler.timings)
         else:
             session = Session(parameters, now, self.pooler.timings)
-        client.pool = self.logins.of(request).pool
+        account = self.logins.of(request)
+        client.pool = account.pool
         session.application_name = known.get("application_name", "")
         session.enter(Event.LOGGED_IN, now)
         key = self.pooler.cancels.new_key(client)
-        self._logged_in(client)
+        self._logged_in(client, account, now)
         welcome = _welcome(tuple(known.items())) + messages.backend_key_data(key)
         client.begin(session, welcome + messages.ready_for_query(messages.IDLE))
 
     def _begin_passthrough(self, client: ClientLink, request: Request) -> None:
-        session = Passthrough(request.parameters, self.pooler.now(), self.pooler.timings)
+        now = self.pooler.now()
+        session = Passthrough(request.parameters, now, self.pooler.timings)
         session.application_name = request.application_name
-        session.enter(Event.LOGGED_IN, self.pooler.now())
-        session.enter(Event.ASKED, self.pooler.now())
-        name = self.logins.of(request).pool.name
-        pool: ClientPool = Pool(name, private=True, key=request.startup.packet)
-        self._logged_in(client)
+        session.enter(Event.LOGGED_IN, now)
+        session.enter(Event.ASKED, now)
+        account = self.logins.of(request)
+        pool: ClientPool = Pool(account.pool.name, private=True, key=request.startup.packet)
+        self._logged_in(client, account, now)
         client.begin(session, b"")
-        self.pooler.want_server(client, pool, self.pooler.now())
+        self.pooler.want_server(client, pool, now)
 
-    def _logged_in(self, client: ClientLink) -> None:
+    def _logged_in(self, client: ClientLink, account: Account, now: float) -> None:
         self.pooler.totals.logins += 1
-        if client.request is not None:
-            self.logins.of(client.request).tally.logins += 1
-        self.pooler.timings.login.observe(self.pooler.now() - client.opened_at)
-        self.pooler.log.info("client_login", partial(describe, client, self.pooler.now()))
+        account.tally.logins += 1
+        self.pooler.timings.login.observe(now - client.opened_at)
+        self.pooler.log.info("client_login", partial(describe, client, now))
 
 
 def _rules(pool: PoolSettings) -> Rules:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from guardproxy.net.client import Ends
 from guardproxy.net.janitor import idle_limit
-from guardproxy.net.people import pins_of, shown, who
+from guardproxy.net.people import pins_of, who
 from guardproxy.pool.pool import PoolName, Population
 from guardproxy.session.belongings import Pin
 from guardproxy.session.pins import PinReason
 from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import STATEMENT_PREFIX, Session
-from guardproxy.session.statement import waiting_request
+from guardproxy.session.statement import shown, waiting_request
 from guardproxy.session.states import State
 from guardproxy.settings import Settings
 from guardproxy.stats import Counts, Tally, Timings
@@ -214,7 +214,7 @@ def _client(client: ClientLink) -> ClientView:
         local_address=ends.local_address,
         local_port=ends.local_port,
         pid=client.pid,
-        command=client.command_line if client.pid is not None else "",
+        command=ends.command,
         tls=ends.tls,
         replication=request is not None and request.replication,
         state=_SHOWN_STATES[session.state if session else State.LOGIN],
@@ -239,7 +239,8 @@ def _ends(client: ClientLink) -> Ends:
     """Remembered only when its login is over: before, TLS may still come."""
     _, port = _address(client.transport.getPeer())
     local_address, local_port = _address(client.transport.getHost())
-    ends = Ends(port, local_address, local_port, _tls(client.transport))
+    command = client.command_line if client.pid is not None else ""
+    ends = Ends(port, local_address, local_port, _tls(client.transport), command)
     if client.session is not None:
         client.ends = ends
     return ends

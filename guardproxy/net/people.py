@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from guardproxy.errors import GuardError, QueryWaitTimeout, UpstreamUnavailable
@@ -49,10 +49,6 @@ def describe(client: ClientLink, now: float, ending: bool = False) -> dict[str, 
         if pins_of(session):
             fields["pinned"] = " ".join(pins_of(session))
     return fields
-
-
-shown = lru_cache(maxsize=4096)(redact)
-"""A statement without its literals: the same few, look after look."""
 
 
 def pins_of(session: Session | None) -> Mapping[PinReason, Pin]:

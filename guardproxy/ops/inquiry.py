@@ -6,7 +6,6 @@ hold up the loop that shares the interpreter. Statements lose their literals her
 
 from __future__ import annotations
 
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +22,7 @@ from guardproxy.ops.activity import (
     Seen,
     Unanswered,
 )
-from guardproxy.session.statement import redact
+from guardproxy.session.statement import shown
 from guardproxy.settings import Upstream
 from guardproxy.views import BackendView
 from guardproxy.watching import Watch
@@ -34,7 +33,6 @@ STATEMENT_TIMEOUT = 5.0
 """Seconds for a question; a PostgreSQL in need of longer has other worries."""
 
 _JSON = "select coalesce(json_agg(found), '[]')::text from (\n{}\n) as found"
-_shown = lru_cache(maxsize=4096)(redact)  # the same few statements, look after look
 
 
 def _sql(name: str) -> Any:
@@ -96,7 +94,7 @@ class Inquiry:
         return Seen(
             source=f"{info.hostaddr or info.host}:{info.port}",
             limits=limits,
-            rows=[msgspec.structs.replace(r, statement=_shown(r.statement.encode())) for r in rows],
+            rows=[msgspec.structs.replace(r, statement=shown(r.statement.encode())) for r in rows],
         )
 
     def _mark(self, ours: frozenset[int]) -> None:

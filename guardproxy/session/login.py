@@ -299,7 +299,7 @@ def _negotiate(startup: Startup) -> Generator[Step, object, None]:
 @lru_cache(maxsize=256)
 def _request_in(packet: bytes, passthrough: bool) -> Request:
     """The same applications come again and again, each with the same packet."""
-    return read_request(messages.parse_startup(packet), passthrough)
+    return read_request(_startup_in(packet), passthrough)
 
 
 def read_request(startup: Startup, passthrough: bool = False) -> Request:

@@ -7,6 +7,7 @@ have no business in a log (pg_stat_statements strips them too). Comments go as w
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from guardproxy.session.pins import Finding, Suspicion
 
@@ -38,6 +39,10 @@ def redact(text: bytes) -> str:
     line = _TOKEN.sub(_shown, known.decode(errors="replace")).strip()
     line = re.sub(" +", " ", line)
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+shown = lru_cache(maxsize=4096)(redact)
+"""The same, remembered: windows show the same few statements, look after look."""
 
 
 def _shown(token: re.Match[str]) -> str:
