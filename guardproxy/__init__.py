@@ -4,6 +4,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
 (tests/test_floors.py holds the house to it). From the roof to the ground:
 
     roof     __main__ cli app   argv and exit codes; composition root: start, reload, drain, stop
+             operate top        commands for a guard that runs: show, wait, shutdown, top; calls:
+                                over our own wire
     third    net/               sockets and timers; carries out, never chooses
                  streams        Twisted endpoints on the loop's own transports; socketfile: the
                                 file of a Unix socket
@@ -16,15 +18,20 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  looks          what is there now, as views; endings: the last that are no more
                  operations     what operators ask for: pause, kill, close idle and the like
                  reception      who may come to the console; desk: one operator's connection
-                 cancels deadlines janitor people log tls
+                 deadlines      many of one kind and one timer; janitor: the sweep
+                 cancels people log tls
                  service        all of it, from phase to phase; drain: its end; systemd: what that
                                 gives us, and hears
              ops/               windows for people; they read views and know nothing of net
                  guard          what a window may see and ask for
                  console        what operators' statements mean; their tables (table): pgbouncer
-                                (also counted, averages), causes
+                                (also counted, averages), causes, watched
+                 web            health, metrics and the page (page/) over HTTP; gate: who may;
+                                documents: what the page shows; verdict: in a sentence; history:
+                                the last hour
                  watcher        looks at PostgreSQL's own view; inquiry: asks for it; activity:
                                 whose each connection is, what cap follows, who is to be ended
+                 install        the same view for Django's admin, as SQL
     second   session/           sans-I/O: one client's conversation
                  session        chunks in, chunks and commands out: HOT; life: its state and what
                                 it counts; states: all there is of that, a table
@@ -33,13 +40,15 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 says: HOT; passthrough: the session that never moves
                  belongings     its settings, which follow it, and its pins; parameters: from one
                                 session's settings to another's
-                 statements     its prepared statements; prepared: those on a server
+                 statements     its prepared statements; prepared: those on a server; columns:
+                                what it was told of their types
                  backend        what is known of one server between two sessions
                  suspicion      what a statement's text may do (verbs, tokens); pins: what it has
                                 done, asked of the server
                  login          a client's way in; conversations: what we say to a server ourselves
                  statement      what can be told from a statement's text
-                 desk           an operator's conversation: sentences read, answers written
+                 desk           an operator's conversation; sentences: what is typed; answers:
+                                what is shown
              pool/              sans-I/O: pool: servers by population; admission: cap and queue,
                                 who is asked to give way; orders: what it decides, round by round;
                                 pauses: where nobody gets a server; surplus: who goes when the cap
@@ -48,8 +57,9 @@ Imports point down only, and rooms of one floor that are folders never import ea
     ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
              views              what people may see: frozen
              settings           every setting with its default (watching: the watcher's); kinds:
-                                how they are written; config and its rooms read them
-             files life         what a configuration stands on; the phases from start to end
+                                how they are written; config reads them (leaves: one by one,
+                                units: durations, yamltext: the file)
+             files phases       what a configuration stands on; from start to end
     apart    demo/              drives all this as a user would; knows nothing of the inside
 
 Seven journeys:
@@ -58,8 +68,9 @@ Seven journeys:
              PostgreSQL: pool/admission -> net/opening -> session/conversations.log_in
     query    net/client.dataReceived -> Session.client_sent -> net/server's transport, and back by
              net/server.dataReceived -> Session.server_sent; the first one asks pool/admission
-    move     pool/admission (Revoke) -> Roaming.revoke: a probe if need be -> RELEASE ->
-             admission (Grant) -> Roaming.lease: backend and parameters say what is set in front
+    move     net/server -> Pooler.could_give: admission.heir -> Roaming.part -> admission.pass_on
+             -> Roaming.lease: backend and parameters say what is set in front. Where the session
+             must be asked: admission (Revoke) -> Roaming.revoke: a probe -> RELEASE -> (Grant)
     cancel   session/login (CancelKey) -> net/cancels -> net/upstream.cancel
     timeout  net/janitor.sweep -> Session.probe -> net/client.end(IdleSessionTimeout)
     reload   SIGHUP, or files are others -> app.reload -> config.load -> net/service.reload ->

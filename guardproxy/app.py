@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__, files
 from guardproxy.config import Change, ConfigError, Loaded, amended, changes, needs_restart
-from guardproxy.life import Manner, Phase
 from guardproxy.ops.gate import Gate
+from guardproxy.phases import Manner, Phase
 from guardproxy.wire.frames import BUILD
 
 if TYPE_CHECKING:

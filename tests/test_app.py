@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 
 from guardproxy.app import CUT, FORCED_GRACE, STOPPED, Application
 from guardproxy.config import ConfigError, Loaded, Pool, Reload, Settings
-from guardproxy.life import Manner, Phase
+from guardproxy.phases import Manner, Phase
 from guardproxy.settings import Auth, Http, Listen, Secret, Upstream, UpstreamTls, User
 from guardproxy.watching import Watch
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import guardproxy
 
 ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "guardproxy"
@@ -28,7 +31,7 @@ GROUND = frozenset(
         "leaves",
         "config",
         "files",
-        "life",
+        "phases",
     )
 )
 FLOORS = {
@@ -161,6 +164,13 @@ def test_the_demo_stands_apart() -> None:
         if module.room == "demo":
             used = {room_of(name) for name in imports(module.tree())}
             assert used <= {"", "demo"}, module.name
+
+
+@each_module(demo=False)
+def test_every_module_stands_in_the_map(module: Module) -> None:
+    """Under its name, in the docstring of the whole."""
+    words = re.findall(r"\w+", guardproxy.__doc__ or "")
+    assert module.path.stem in words or module.path.stem == "__init__", f"where is {module.name}?"
 
 
 @each_module()

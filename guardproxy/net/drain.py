@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from guardproxy.errors import Reason, ShuttingDown
-from guardproxy.life import Manner
 from guardproxy.net.client import ClientLink
 from guardproxy.net.pooler import Pooler
 from guardproxy.net.streams import StreamPort, Timer
+from guardproxy.phases import Manner
 from guardproxy.pool.pool import Population
 from guardproxy.wire import messages
 

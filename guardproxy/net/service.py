@@ -11,7 +11,6 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
 from guardproxy.errors import Reason
-from guardproxy.life import FOLLOWS, Manner, Phase
 from guardproxy.net import janitor, tls
 from guardproxy.net.drain import Drain
 from guardproxy.net.log import Log
@@ -25,6 +24,7 @@ from guardproxy.net.streams import (
     socket_path,
 )
 from guardproxy.net.upstream import Upstream
+from guardproxy.phases import FOLLOWS, Manner, Phase
 from guardproxy.settings import Settings
 
 

@@ -18,11 +18,11 @@ from guardproxy import __version__, units
 from guardproxy.config import ConfigError
 from guardproxy.errors import Declined
 from guardproxy.leaves import LEAVES
-from guardproxy.life import Manner
 from guardproxy.ops import causes, pgbouncer, watched
 from guardproxy.ops.averages import PERIOD, Averages
 from guardproxy.ops.guard import Life, Looks, Verbs, Watching
 from guardproxy.ops.table import Sight, Table, columns
+from guardproxy.phases import Manner
 from guardproxy.session.answers import Answer, Column, Columns
 from guardproxy.session.sentences import Statement, Word, written
 from guardproxy.views import Activity

@@ -8,7 +8,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from guardproxy.config import Change, Loaded
-from guardproxy.life import Manner, Phase
+from guardproxy.phases import Manner, Phase
 from guardproxy.settings import Settings
 from guardproxy.stats import Timings
 from guardproxy.views import (

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from guardproxy import __version__
 from guardproxy.config import changeable
 from guardproxy.leaves import LEAVES, items, text
-from guardproxy.life import Phase
 from guardproxy.ops import counted
 from guardproxy.ops.table import Sight, Table, columns, micros, seconds
+from guardproxy.phases import Phase
 from guardproxy.session.answers import Row, Value
 from guardproxy.views import ClientView, PoolView, ServerView
 

@@ -14,11 +14,11 @@ import pytest
 from twisted.internet.task import Clock
 
 from guardproxy.errors import Reason
-from guardproxy.life import Phase
 from guardproxy.net.client import ClientLink
 from guardproxy.net.log import About, Log
 from guardproxy.net.service import GuardService
 from guardproxy.net.upstream import Upstream
+from guardproxy.phases import Phase
 from guardproxy.pool.pool import Population
 from guardproxy.settings import Settings
 from guardproxy.wire import messages

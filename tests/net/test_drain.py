@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from guardproxy.errors import Reason
-from guardproxy.life import Manner
+from guardproxy.phases import Manner
 from guardproxy.settings import Pool, Timeouts
 from guardproxy.wire import messages
 from tests.net.conftest import Stages

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from guardproxy.errors import Reason
-from guardproxy.life import Manner, Phase
+from guardproxy.phases import Manner, Phase
 from guardproxy.settings import (
     Listen,
     ListenTls,

@@ -7,10 +7,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from guardproxy.config import Change, ConfigError, Loaded, amended, load
-from guardproxy.life import Manner, Phase
 from guardproxy.ops.averages import Averages
 from guardproxy.ops.console import Console
 from guardproxy.ops.table import Sight
+from guardproxy.phases import Manner, Phase
 from guardproxy.pool.pool import Population
 from guardproxy.session.answers import Answer
 from guardproxy.session.sentences import statements

@@ -7,8 +7,8 @@ from twisted.internet.task import Clock
 
 from guardproxy.config import ConfigError
 from guardproxy.errors import Declined
-from guardproxy.life import Manner
 from guardproxy.ops.console import TABLES
+from guardproxy.phases import Manner
 from guardproxy.session.sentences import statements
 from guardproxy.wire.messages import IDLE, IN_TRANSACTION
 from tests.ops.sight import House

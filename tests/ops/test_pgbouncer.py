@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from guardproxy import __version__
-from guardproxy.life import Phase
 from guardproxy.ops.console import TABLES
+from guardproxy.phases import Phase
 from guardproxy.views import RestrictionsView
 from tests.ops.looks import NOW
 from tests.ops.sight import CLIENT, PIN, SERVER, House, pool

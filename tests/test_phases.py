@@ -1,8 +1,8 @@
-"""life.py: the phases end in one place, and nothing goes back."""
+"""phases.py: the phases end in one place, and nothing goes back."""
 
 import pytest
 
-from guardproxy.life import FOLLOWS, Manner, Phase
+from guardproxy.phases import FOLLOWS, Manner, Phase
 
 
 def test_every_phase_has_its_row() -> None:
