@@ -16,16 +16,14 @@ from guardproxy.views import Moment
 from tests.integration.conftest import NewGuard
 from tests.integration.postgres import Postgres
 from tests.integration.waiting import eventually
-from tests.integration.watching import WATCH, asks, look_thrice, prepare
+from tests.integration.watching import WATCH, asks, look_thrice, prepare, small_cluster
 from tests.integration.windows import TOKEN, Windows
 
 
 @pytest.fixture(scope="module", params=["system", "embedded"])
 def small(request: pytest.FixtureRequest) -> Iterator[Postgres]:
-    """20 slots, 3 of them for superusers: PostgreSQL 15, and 18 with two reserved more."""
-    settings = {} if request.param == "system" else {"reserved_connections": 2}
-    with Postgres(request.param, max_connections=20, settings=settings) as cluster:
-        yield prepare(cluster)
+    with small_cluster(request.param) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

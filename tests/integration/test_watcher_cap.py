@@ -16,15 +16,13 @@ from tests.integration.conftest import NewGuard
 from tests.integration.guard import Guard
 from tests.integration.postgres import Postgres
 from tests.integration.waiting import eventually
-from tests.integration.watching import WATCH, look_thrice, prepare
+from tests.integration.watching import WATCH, look_thrice, prepare, small_cluster
 
 
 @pytest.fixture(scope="module", params=["system", "embedded"])
 def small(request: pytest.FixtureRequest) -> Iterator[Postgres]:
-    """20 slots, 3 of them for superusers: PostgreSQL 15, and 18 with two reserved more."""
-    settings = {} if request.param == "system" else {"reserved_connections": 2}
-    with Postgres(request.param, max_connections=20, settings=settings) as cluster:
-        yield prepare(cluster)
+    with small_cluster(request.param) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

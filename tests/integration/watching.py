@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from guardproxy.ops.inquiry import Inquiry
 from guardproxy.settings import Secret, Upstream
 from guardproxy.watching import Watch
 from tests.integration.postgres import Postgres
+from tests.integration.programs import Which
 from tests.integration.waiting import eventually
 
 WATCH = {"user": "watcher", "password": "sees it all", "interval": "100ms"}
@@ -23,6 +25,14 @@ def prepare(cluster: Postgres) -> Postgres:
     cluster.query("grant pg_monitor, pg_signal_backend to watcher")
     cluster.query("create role nobody login password 'sees it all'")
     return cluster
+
+
+@contextmanager
+def small_cluster(which: Which) -> Iterator[Postgres]:
+    """20 slots, 3 of them for superusers: PostgreSQL 15, and 18 with two reserved more."""
+    settings = {} if which == "system" else {"reserved_connections": 2}
+    with Postgres(which, max_connections=20, settings=settings) as cluster:
+        yield prepare(cluster)
 
 
 def asks(cluster: Postgres, user: str = "watcher", password: str = WATCH["password"]) -> Inquiry:
