@@ -160,6 +160,14 @@ def test_nobody_else_may(installed: Postgres) -> None:
     assert len(grants) == 2
 
 
+def test_the_owner_can_do_no_more_than_its_functions_need(installed: Postgres) -> None:
+    asked = (
+        "select rolcanlogin, rolsuper, has_schema_privilege(oid, 'guardproxy', 'create')"
+        " from pg_roles where rolname = 'guardproxy_owner'"
+    )
+    assert installed.query(asked, dbname="app") == [(False, False, False)]
+
+
 def test_no_search_path_leads_it_astray(installed: Postgres) -> None:
     """A function of the caller's that is called as one of PostgreSQL's is not run."""
     with installed.connect() as alice:
