@@ -7,7 +7,6 @@ here. Nothing is computed until somebody looks.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -146,13 +145,6 @@ class Histogram:
     def cumulative(self) -> list[int]:
         """How many took less than each of BOUNDS, and last how many there are: Prometheus' way."""
         return list(accumulate(self.counts))
-
-    def quantile(self, share: float) -> float:
-        """Seconds that this share of all took at most: a bucket's upper end, so within twice."""
-        below = self.cumulative()
-        if not below[-1]:
-            return 0.0
-        return (*BOUNDS, float("inf"))[bisect_left(below, share * below[-1])]
 
 
 class Timings:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 
 from guardproxy.errors import Reason
@@ -26,9 +25,9 @@ class Moment:
     def age(self, since: float) -> float:
         return max(self.now - since, 0.0)
 
-    def date(self, since: float) -> datetime:
-        """The time of day that a monotonic moment was, in UTC."""
-        return datetime.fromtimestamp(self.wall - (self.now - since), UTC)
+    def time(self, since: float) -> float:
+        """When a monotonic moment was, on the wall."""
+        return self.wall - (self.now - since)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,16 +31,6 @@ def test_a_histogram_counts_each_time_below_the_bounds_above_it(times: list[floa
     assert histogram.sum == pytest.approx(sum(times))
 
 
-def test_a_quantile_is_the_upper_end_of_its_bucket() -> None:
-    histogram = Histogram()
-    assert histogram.quantile(0.5) == 0.0
-    for seconds in [0.001] * 90 + [0.1] * 9 + [1000.0]:
-        histogram.observe(seconds)
-    assert histogram.quantile(0.5) == 0.001024
-    assert histogram.quantile(0.99) == 0.131072
-    assert histogram.quantile(1.0) == float("inf")
-
-
 def test_errors_are_counted_by_sqlstate_and_bounded() -> None:
     states = SqlStates()
     for sqlstate in ["42P01", "42P01", "", "42p01", "42P011", "4\udcff000", "P0001"]:

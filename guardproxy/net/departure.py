@@ -15,7 +15,6 @@ from guardproxy.pool.pool import Population
 from guardproxy.session import conversations
 from guardproxy.session.commands import Parting
 from guardproxy.session.session import Session
-from guardproxy.stats import Counts
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
@@ -54,16 +53,16 @@ class Departure:
         session, link = client.session, client.server
         if session is not None:
             parting = session.leave(now)
-            self._count(client, session.counts())
+            self._count(client, session)
             if link is not None:
                 link.take_back()
                 self._part(link, session, parting, polite)
         self.pooler.entrance.departed(client)
 
-    def _count(self, client: ClientLink, counts: Counts) -> None:
-        self.pooler.totals.add(counts)
+    def _count(self, client: ClientLink, session: Session) -> None:
+        self.pooler.totals.add(session)
         if client.request is not None:
-            self.pooler.entrance.logins.of(client.request).tally.add(counts)
+            self.pooler.entrance.logins.of(client.request).tally.add(session)
 
     def _withdraw_all(self, ticket: ClientTicket) -> None:
         self.pooler.withdraw(ticket)

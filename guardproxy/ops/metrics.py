@@ -237,7 +237,7 @@ def _ended(seen: Overview, refusals: Mapping[str, int]) -> Iterator[Metric]:
     yield endings
     errors = CounterMetricFamily(
         "guardproxy_errors",
-        "Errors clients were told, by SQLSTATE: the guard's own, and PostgreSQL's up to 4 kB long.",
+        "Errors clients were told, by SQLSTATE: the guard's own, and PostgreSQL's up to 300 kB.",
         labels=["origin", "sqlstate"],
     )
     for origin, counts in (("guard", seen.errors), ("postgresql", refusals)):

@@ -53,11 +53,7 @@ class Sight:
 
     def stamp(self, since: float) -> str:
         """The time of day that a monotonic moment was, as PgBouncer writes it."""
-        return stamp(int(since + self._offset))
-
-    @cached_property
-    def _offset(self) -> float:
-        return self.moment.wall - self.moment.now
+        return stamp(int(self.moment.time(since)))
 
 
 @dataclass(frozen=True, slots=True)
