@@ -38,7 +38,6 @@ class ServerLink(Caller):
         self.client: ClientLink | None = None
         self.session: Session | None = None
         self.cancel_key = b""
-        self.lost = False
         self.departing: Session | None = None  # who hung up, and had a query running
         self.abandoned = False  # while it was being opened
         self.opening: Deferred[Any] | None = None
@@ -212,7 +211,6 @@ class ServerLink(Caller):
 
     def connectionLost(self, reason: object = None) -> None:
         super().connectionLost(reason)
-        self.lost = True
         if self.abort_timer is not None and self.abort_timer.active():
             self.abort_timer.cancel()
         self.pooler.server_lost(self)

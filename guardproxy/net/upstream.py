@@ -13,12 +13,15 @@ from guardproxy.net.streams import StreamClientEndpoint, StreamTransport
 from guardproxy.settings import Upstream as UpstreamSettings
 from guardproxy.wire import messages
 
+_CLOSED = "PostgreSQL closed the connection"
+
 
 class Caller(TwistedProtocol):
     """A protocol that can be dialled: before anything else it may get one byte about TLS."""
 
     transport: StreamTransport  # type: ignore[assignment]
     answer: Deferred[bytes] | None = None
+    lost = False
 
     def dataReceived(self, data: bytes) -> None:
         answer, self.answer = self.answer, None
@@ -26,9 +29,18 @@ class Caller(TwistedProtocol):
             answer.callback(data)
 
     def connectionLost(self, reason: object = None) -> None:
+        self.lost = True
         answer, self.answer = self.answer, None
         if answer is not None:
-            answer.errback(ConnectionResetError("PostgreSQL closed the connection"))
+            answer.errback(ConnectionResetError(_CLOSED))
+
+    def still_there(self) -> None:
+        """Raise ConnectionResetError if it was lost in the turns a connect takes to be heard of.
+
+        uvloop's transports raise RuntimeError for a write then.
+        """
+        if self.lost:
+            raise ConnectionResetError(_CLOSED)
 
 
 class _Ready:
@@ -59,6 +71,7 @@ class Upstream:
         binding data of a TLS link. Raises OSError (ssl.SSLError too) or UpstreamUnavailable.
         """
         endpoint = await self._connect(protocol)
+        protocol.still_there()
         if self.context is None or endpoint.is_unix:
             return None
         mode = self.settings.tls.mode
@@ -71,6 +84,7 @@ class Upstream:
                 f"PostgreSQL at {endpoint} speaks no TLS, and upstream.tls.mode is {mode}"
             )
         await protocol.transport.start_tls(self.context, server_hostname=endpoint.host)
+        protocol.still_there()
         return _binding(protocol.transport.tls)
 
     async def _connect(self, protocol: Caller) -> StreamClientEndpoint:

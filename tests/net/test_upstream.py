@@ -22,8 +22,9 @@ SSL_REQUEST = messages.packet(messages.SSL_REQUEST)
 class Place:
     """An endpoint where PostgreSQL is, or is not."""
 
-    def __init__(self, host: str = "db", refuses: str = "") -> None:
+    def __init__(self, host: str = "db", refuses: str = "", hangs_up: bool = False) -> None:
         self.host = host
+        self.hangs_up = hangs_up
         self.is_unix = host.startswith("/")
         self.refuses = refuses
         self.tried = 0
@@ -36,7 +37,10 @@ class Place:
         if self.refuses:
             raise ConnectionRefusedError(111, self.refuses)
         protocol = factory.buildProtocol(None)
-        Wire(protocol).connect()
+        wire = Wire(protocol)
+        wire.connect()
+        if self.hangs_up:
+            wire.cut()
         return succeed(protocol)
 
 
@@ -106,6 +110,22 @@ def test_more_than_one_byte_about_tls_is_refused(said: bytes) -> None:
 def test_a_hang_up_instead_of_an_answer() -> None:
     wire, _, came = dial("prefer")
     wire.cut()
+    assert isinstance(came[0], ConnectionResetError)
+
+
+@pytest.mark.parametrize("mode", ["disable", "prefer", "verify-full"])
+def test_a_hang_up_before_we_hear_that_we_are_connected(mode: str) -> None:
+    """The loop tells the protocol some turns before it tells who waits."""
+    wire, _, came = dial(mode, Place(hangs_up=True))
+    assert isinstance(came[0], ConnectionResetError)
+    assert wire.taken() == b""
+
+
+def test_a_hang_up_right_after_the_handshake() -> None:
+    wire, _, came = dial("require")
+    wire.send(b"S")
+    wire.cut()
+    wire.handshake.callback(None)
     assert isinstance(came[0], ConnectionResetError)
 
 

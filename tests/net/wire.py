@@ -41,7 +41,9 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         assert isinstance(data, bytes | bytearray)
-        if not (self.closing or self.lost):
+        if self.lost:
+            raise RuntimeError("the handler is closed")  # as uvloop's
+        if not self.closing:
             self.out += data
 
     def loseConnection(self) -> None:
