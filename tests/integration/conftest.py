@@ -49,6 +49,8 @@ def guard(request: pytest.FixtureRequest) -> Iterator[NewGuard]:
     Its upstream is `pg` unless another place is given first.
     """
     with ExitStack() as stack:
+        if "pg" in request.fixturenames:
+            stack.enter_context(request.getfixturevalue("pg").to_oneself())
 
         def start(behind: Place | None = None, **settings: Any) -> Guard:
             place = behind or request.getfixturevalue("pg")

@@ -42,6 +42,15 @@ def test_a_cluster_of_ones_own(new_postgres: NewPostgres, hba: Hba) -> None:
     assert sampler.most == 1
 
 
+def test_sessions_of_guards_that_are_shared_are_not_counted(new_postgres: NewPostgres) -> None:
+    own = new_postgres(tls=False)
+    with own.connect("alice"), own.to_oneself():
+        assert own.count_sessions() == 0
+        with own.connect("alice"):
+            assert own.count_sessions() == 1
+    assert own.others == []
+
+
 def test_restart(new_postgres: NewPostgres) -> None:
     """A cluster comes back on the same port."""
     own = new_postgres(tls=False)
