@@ -9,7 +9,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
     third    net/               sockets and timers; carries out, never chooses
                  streams        Twisted endpoints on the loop's own transports; socketfile: the
                                 file of a Unix socket
-                 client server  one connection each: HOT
+                 client server  one connection each, on its transport: HOT; caller: what any to
+                                PostgreSQL is at first
                  pooler         where they meet: leases, orders, servers lost
                  entrance       the way in: doors, questions of a login, the welcome
                  logins         what logins ask of PostgreSQL, each question once
@@ -43,8 +44,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  statements     its prepared statements; prepared: those on a server; columns:
                                 what it was told of their types
                  backend        what is known of one server between two sessions
-                 suspicion      what a statement's text may do (verbs, tokens); pins: what it has
-                                done, asked of the server
+                 suspicion      what a statement's text may do (verbs, tokens); glance: whether it
+                                must be read at all: HOT; pins: what it has done, asked of a server
                  login          a client's way in; conversations: what we say to a server ourselves
                  statement      what can be told from a statement's text
                  desk           an operator's conversation; sentences: what is typed; answers:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Protocol
+from typing import Final, Protocol
 
 
 @dataclass(slots=True)
@@ -119,8 +119,8 @@ class Totals(Tally):
 
 BOUNDS = tuple(2.0**power / 1e6 for power in range(6, 27))
 """Seconds: the upper ends of a histogram's buckets, 64 µs to 67 s, each twice the one before."""
-_SHIFT = 6
-_LAST = len(BOUNDS)
+_SHIFT: Final = 6
+_LAST: Final = len(BOUNDS)
 
 
 class Histogram:

@@ -149,8 +149,8 @@ def transaction_of(client: Roaming, server: Backend, request: bytes, answer: byt
 @pytest.mark.parametrize("waiting", [0, 300])
 def test_grant(benchmark: BenchmarkFixture, waiting: int) -> None:
     """Ask for the pool's idle server and give it back, perhaps before a queue that has to wait."""
-    admission: Admission[str] = Admission(1, 10_000)
-    pool: Pool[str] = Pool(PoolName("shop", "django"))
+    admission: Admission = Admission(1, 10_000)
+    pool: Pool = Pool(PoolName("shop", "django"))
     (opening,) = admission.ask(Ticket("first", pool, 0.0), 0.0)
     assert isinstance(opening, Open)
     server = opening.server
@@ -174,8 +174,8 @@ def test_grant(benchmark: BenchmarkFixture, waiting: int) -> None:
 def test_hand_over(benchmark: BenchmarkFixture, clients: int) -> None:
     """Who has just become idle gives its server to who waits longest, and asks again: 8 servers."""
     idle: dict[int, float] = {}
-    admission: Admission[int] = Admission(8, 20_000, None, idle.get)
-    pool: Pool[int] = Pool(PoolName("shop", "django"))
+    admission: Admission = Admission(8, 20_000, None, idle.get)
+    pool: Pool = Pool(PoolName("shop", "django"))
     orders = [order for who in range(clients) for order in admission.ask(Ticket(who, pool, 0.0), 0)]
     servers = deque(order.server for order in orders if isinstance(order, Open))
     for server in servers:
@@ -199,8 +199,8 @@ def test_hand_over(benchmark: BenchmarkFixture, clients: int) -> None:
 def test_lease_of_an_idle_session(benchmark: BenchmarkFixture) -> None:
     """Nobody waits, and all 8 servers are with sessions that are idle: the usual quiet site."""
     idle: dict[int, float] = {}
-    admission: Admission[int] = Admission(8, 20_000, None, idle.get)
-    pool: Pool[int] = Pool(PoolName("shop", "django"))
+    admission: Admission = Admission(8, 20_000, None, idle.get)
+    pool: Pool = Pool(PoolName("shop", "django"))
     for who in range(8):
         (opening,) = admission.ask(Ticket(who, pool, 0.0), 0.0)
         assert isinstance(opening, Open)

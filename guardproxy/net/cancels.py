@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.python.failure import Failure
 
 from guardproxy.errors import Reason
-from guardproxy.net.upstream import CancelCall, cancel
+from guardproxy.net.caller import CancelCall
+from guardproxy.net.upstream import cancel
 from guardproxy.session.states import State
 
 if TYPE_CHECKING:

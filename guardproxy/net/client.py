@@ -15,11 +15,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
 from guardproxy.errors import GuardError, LoginTimeout, ProtocolViolation, Reason
-from guardproxy.net.streams import StreamTransport, Timer
+from guardproxy.net.streams import Timer
+from guardproxy.net.transport import StreamTransport
 from guardproxy.session import login
 from guardproxy.session.belongings import Pin
 from guardproxy.session.login import Admitted, CancelKey, Operator, Request
@@ -31,9 +31,11 @@ from guardproxy.wire.frames import HEADER_SIZE, header
 
 if TYPE_CHECKING:
     from guardproxy.net.desk import DeskLink
-    from guardproxy.net.pooler import ClientPool, ClientTicket, Pooler
+    from guardproxy.net.pooler import Pooler
     from guardproxy.net.server import ServerLink
     from guardproxy.pool.door import Door
+    from guardproxy.pool.orders import Ticket
+    from guardproxy.pool.pool import Pool
     from guardproxy.settings import SessionLimits
 
 MAX_PASSWORD_MESSAGE = 65_535
@@ -61,20 +63,19 @@ class Ends(NamedTuple):
     command: str
 
 
-class ClientLink(TwistedProtocol):
+class ClientLink:
     """One client. `ended` says why it is over, once it is."""
-
-    transport: StreamTransport  # type: ignore[assignment]
 
     def __init__(self, pooler: Pooler, number: int) -> None:
         self.pooler = pooler
         self.id = number
+        self.transport: StreamTransport = None  # type: ignore[assignment]  # not yet
         self.session: Session | None = None
         self.server: ServerLink | None = None
         self.request: Request | None = None
         self.limits: SessionLimits | None = None
-        self.pool: ClientPool | None = None  # where its servers come from, once it is logged in
-        self.ticket: ClientTicket | None = None
+        self.pool: Pool | None = None  # where its servers come from, once it is logged in
+        self.ticket: Ticket | None = None
         self.ended: Reason | None = None
         self.cancel_key = b""
         self.address = ""
@@ -116,7 +117,8 @@ class ClientLink(TwistedProtocol):
 
     # -- the way in -------------------------------------------------------------------------------
 
-    def connectionMade(self) -> None:
+    def makeConnection(self, transport: StreamTransport) -> None:
+        self.transport = transport
         self.opened_at = monotonic()
         self._identify()
         private = not self.address or _is_loopback(self.address)
@@ -312,6 +314,10 @@ class ClientLink(TwistedProtocol):
             self.dataReceived(ahead)
 
     # -- as a holder of tickets -------------------------------------------------------------------
+
+    def waits_by(self, ticket: Ticket) -> bool:
+        """Whether this is the ticket by which it still waits."""
+        return self.ticket is ticket
 
     @property
     def movable(self) -> bool:

@@ -18,8 +18,9 @@ from guardproxy.session.session import Session
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
-    from guardproxy.net.pooler import ClientTicket, Pooler
+    from guardproxy.net.pooler import Pooler
     from guardproxy.net.server import ServerLink
+    from guardproxy.pool.orders import Ticket
 
 CANCEL_AGAIN = 1.0
 """Seconds until the query of a client that hung up is cancelled once more, if it still runs."""
@@ -64,7 +65,7 @@ class Departure:
         if client.request is not None:
             self.pooler.entrance.logins.of(client.request).tally.add(session)
 
-    def _withdraw_all(self, ticket: ClientTicket) -> None:
+    def _withdraw_all(self, ticket: Ticket) -> None:
         self.pooler.withdraw(ticket)
         if ticket.pool.private:  # nobody else will ever want what is being opened for it
             for server in list(ticket.pool[Population.OPENING]):

@@ -16,7 +16,7 @@ from guardproxy.views import EndingView
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
-    from guardproxy.net.pooler import ServerRecord
+    from guardproxy.pool.pool import Server
 
 KEPT = 50
 """Endings remembered for each reason."""
@@ -80,7 +80,7 @@ class Endings:
             )
         )
 
-    def server(self, server: ServerRecord, reason: Reason, why: str, now: float) -> None:
+    def server(self, server: Server, reason: Reason, why: str, now: float) -> None:
         name = server.pool.name
         self._keep(
             _Ending(

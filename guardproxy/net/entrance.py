@@ -28,7 +28,7 @@ from guardproxy.wire import messages
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
-    from guardproxy.net.pooler import ClientPool, Pooler
+    from guardproxy.net.pooler import Pooler
 
 
 class Entrance:
@@ -193,7 +193,7 @@ class Entrance:
         session.enter(Event.LOGGED_IN, now)
         session.enter(Event.ASKED, now)
         account = self.logins.of(request)
-        pool: ClientPool = Pool(account.pool.name, private=True, key=request.startup.packet)
+        pool = Pool(account.pool.name, private=True, key=request.startup.packet)
         self._logged_in(client, account, now)
         client.begin(session, b"")
         self.pooler.want_server(client, pool, now)

@@ -17,13 +17,13 @@ from guardproxy.errors import (
     Reason,
 )
 from guardproxy.net.people import tell_pins
-from guardproxy.pool.pool import Population
+from guardproxy.pool.pool import Population, Server
 from guardproxy.session.states import State
 from guardproxy.wire import messages
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
-    from guardproxy.net.pooler import Pooler, ServerRecord
+    from guardproxy.net.pooler import Pooler
 
 SWEEP = 1.0
 """Seconds between sweeps; PgBouncer's janitor runs every third of a second."""
@@ -115,7 +115,7 @@ def _hung_up(client: ClientLink) -> bool:
     return bool(poll.poll(0))
 
 
-def _look_at_servers(pooler: Pooler, idle: list[ServerRecord], now: float) -> None:
+def _look_at_servers(pooler: Pooler, idle: list[Server], now: float) -> None:
     """Close what is old, or unused beyond what the pool should keep."""
     settings = pooler.settings.pool
     left = len(idle)
@@ -134,7 +134,7 @@ def _look_at_servers(pooler: Pooler, idle: list[ServerRecord], now: float) -> No
         pooler.close_server(pooler.links[server], reason)
 
 
-def _look_at_leased(pooler: Pooler, leased: list[ServerRecord], now: float) -> None:
+def _look_at_leased(pooler: Pooler, leased: list[Server], now: float) -> None:
     """What is old, or to be closed anyway, goes as soon as its client can do without."""
     lifetime = pooler.settings.pool.server_lifetime
     for server in leased:

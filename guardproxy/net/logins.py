@@ -22,7 +22,7 @@ from guardproxy.wire.scram import Verifier
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
-    from guardproxy.net.pooler import ClientPool, Pooler
+    from guardproxy.net.pooler import Pooler
     from guardproxy.net.server import ServerLink
 
 MAX_VERIFIERS = 10_000
@@ -33,7 +33,7 @@ MAX_VERIFIERS = 10_000
 class Account:
     """What we know of one (database, user): whether PostgreSQL asks, and what opens its door."""
 
-    pool: ClientPool
+    pool: Pool
     asks: bool | None = None
     asks_until: float = 0.0
     credential: Credential | None = None
@@ -62,14 +62,14 @@ class Errand:
     def __init__(
         self,
         pooler: Pooler,
-        pool: ClientPool,
+        pool: Pool,
         rule: int | None,
         use: Callable[[ServerLink], Deferred[Any] | None],
     ) -> None:
         self.done: Deferred[Any] = Deferred()
         self._pooler = pooler
         self._use = use
-        self._ticket: Ticket[Any] = Ticket(self, pool, pooler.now(), rule)
+        self._ticket: Ticket = Ticket(self, pool, pooler.now(), rule)
 
     @property
     def idle_since(self) -> None:
@@ -223,7 +223,7 @@ class Logins:
 
     def _trial(self, client: ClientLink, account: Account, credential: Credential | None) -> Errand:
         """Log in to PostgreSQL with this, and only this; the server then joins its pool."""
-        trial: ClientPool = Pool(account.pool.name, private=True, key=Trial(credential))
+        trial = Pool(account.pool.name, private=True, key=Trial(credential))
 
         def adopt(link: ServerLink) -> None:
             self.pooler.admission.adopt(link.server, account.pool)
@@ -310,10 +310,10 @@ class Logins:
         asked = self._inquire(key, lambda: Errand(self.pooler, pool, client.rule, learn))
         return asked.addCallback(lambda _: self._now_known(pool, request))
 
-    def _learned(self, changed: dict[str, str], pool: ClientPool, request: Request) -> None:
+    def _learned(self, changed: dict[str, str], pool: Pool, request: Request) -> None:
         pool.learned(request.parameters, changed)
 
-    def _now_known(self, pool: ClientPool, request: Request) -> dict[str, str]:
+    def _now_known(self, pool: Pool, request: Request) -> dict[str, str]:
         known = pool.welcome(request.parameters)
         if known is None:
             raise LoginRefused("PostgreSQL's settings changed during the login; try again")

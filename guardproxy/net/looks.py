@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from guardproxy.net.logins import Account
     from guardproxy.net.pooler import Pooler
     from guardproxy.net.server import ServerLink
-    from guardproxy.net.streams import StreamTransport
+    from guardproxy.net.transport import StreamTransport
 
 _SHOWN_STATES = {state: state.value for state in State}  # an enum's value is slow to look up
 _NOTHING = Counts(0, 0, 0, 0, 0, 0.0, 0.0, 0.0)

@@ -13,13 +13,13 @@ from twisted.python.failure import Failure
 from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused, UpstreamUnavailable
 from guardproxy.net.logins import Trial
 from guardproxy.net.server import ServerLink
-from guardproxy.pool.pool import Population
+from guardproxy.pool.pool import Pool, Population, Server
 from guardproxy.session import conversations
 from guardproxy.session.backend import Backend
 from guardproxy.session.conversations import Credential, Greeting, PasswordWanted
 
 if TYPE_CHECKING:
-    from guardproxy.net.pooler import ClientPool, Pooler, ServerRecord
+    from guardproxy.net.pooler import Pooler
 
 COME_BACK_LATER = frozenset(("53300", "57P01", "57P02", "57P03"))
 """SQLSTATEs that pass: too many connections, shutting down, crashed, starting up."""
@@ -33,7 +33,7 @@ class Opener:
     def __init__(self, pooler: Pooler) -> None:
         self.pooler = pooler
 
-    def open(self, server: ServerRecord, encrypt: bool = False) -> None:
+    def open(self, server: Server, encrypt: bool = False) -> None:
         link = ServerLink(self.pooler, server)
         self.pooler.links[server] = link
         link.opening = opening = Deferred.fromCoroutine(self._open(link, encrypt))
@@ -69,7 +69,7 @@ class Opener:
             conversations.log_in(name.user, name.database, credential, binding)
         )
 
-    def _credential(self, pool: ClientPool) -> Credential | None:
+    def _credential(self, pool: Pool) -> Credential | None:
         """On trial the client's own; else what has been proved, or stands in the settings."""
         if isinstance(pool.key, Trial):
             return pool.key.credential
@@ -116,7 +116,7 @@ class Opener:
         name = str(link.server.pool.name)
         self.pooler.log.warning("server_open_failed", pool=name, why=error.message, retry=retry)
 
-    def _pause(self, pool: ClientPool) -> None:
+    def _pause(self, pool: Pool) -> None:
         """Try this pool again a little later."""
         now = self.pooler.now()
         pool.backoff.failed(now, random.random())  # noqa: S311 jitter is no secret
@@ -125,7 +125,7 @@ class Opener:
     def _try_again(self) -> None:
         self.pooler.carry_out(self.pooler.admission.assign(self.pooler.now()))
 
-    def _refuse(self, pool: ClientPool, error: GuardError, retry: bool) -> None:
+    def _refuse(self, pool: Pool, error: GuardError, retry: bool) -> None:
         """All who wait for this pool hear it, unless there is hope."""
         pooler = self.pooler
         if retry:

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 from operator import attrgetter
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused
 from guardproxy.net import janitor, tls
@@ -42,7 +42,8 @@ TERMINATE_TIMEOUT = 5.0
 """Seconds PostgreSQL gets to close after Terminate."""
 
 # An enum's members are slow to look up (CPython 3.11).
-_WANT_SERVER, _RELEASE = Command.WANT_SERVER, Command.RELEASE
+_WANT_SERVER: Final = Command.WANT_SERVER
+_RELEASE: Final = Command.RELEASE
 
 
 class Holder(Protocol):
@@ -56,11 +57,6 @@ class Holder(Protocol):
     def refused(self, error: GuardError) -> None: ...
 
 
-ClientPool = Pool[Holder]
-ClientTicket = Ticket[Holder]
-ServerRecord = Server[Holder]
-
-
 class Pooler:
     """All clients and servers of this guard."""
 
@@ -72,18 +68,18 @@ class Pooler:
         self.timings = Timings()
         self.endings = Endings()
         self.clients: dict[int, ClientLink] = {}
-        self.links: dict[ServerRecord, ServerLink] = {}
+        self.links: dict[Server, ServerLink] = {}
         self.failures: dict[PoolName, GuardError] = {}  # why servers cannot be had just now
         self.draining = False
         self.disabled: set[str] = set()  # databases nobody is let into, by an operator's word
         self.started_at = self.now()
-        self._orders: list[Order[Holder]] | None = None  # being carried out
+        self._orders: list[Order] | None = None  # being carried out
         self._numbers = itertools.count(1)
         self.settings = settings
         self.upstream = Upstream(settings.upstream)
         self.client_tls = tls.for_clients(settings.listen.tls)
         pool = settings.pool
-        self.admission: Admission[Holder] = Admission(
+        self.admission: Admission = Admission(
             pool.first_cap,
             pool.max_waiting,
             rule_caps(settings),
@@ -156,7 +152,7 @@ class Pooler:
             self.cancels.register(client, session.cancel_key)
             client.server.cancel_key = session.cancel_key  # type: ignore[union-attr]
 
-    def want_server(self, client: ClientLink, pool: ClientPool, now: float) -> None:
+    def want_server(self, client: ClientLink, pool: Pool, now: float) -> None:
         client.ticket = ticket = Ticket(client, pool, now, client.rule)
         client.notified = False
         try:
@@ -167,7 +163,7 @@ class Pooler:
             return
         if orders:
             self.carry_out(orders)
-        if client.ticket is ticket and client.limits is not None:
+        if client.waits_by(ticket) and client.limits is not None:
             due = now + client.limits.query_wait_timeout
             if client.wait_timer is None or client.wait_due > due:
                 self._watch_wait(client, due, now)
@@ -221,7 +217,7 @@ class Pooler:
 
     # -- giving back ------------------------------------------------------------------------------
 
-    def revoke(self, server: ServerRecord) -> None:
+    def revoke(self, server: Server) -> None:
         """Ask for it though nobody waits, if its session can give it away."""
         self.carry_out(self.admission.revoke(server, self.now()))
 
@@ -237,7 +233,8 @@ class Pooler:
             return
         self._parted(link)
         self.admission.pass_on(server, heir, now)
-        if not heir.holder.offered(link, now):
+        holder: Holder = heir.holder
+        if not holder.offered(link, now):
             self.carry_out(self.admission.released(server, self.now()))
 
     def _revoke(self, link: ServerLink) -> None:
@@ -290,14 +287,14 @@ class Pooler:
 
     # -- the queue --------------------------------------------------------------------------------
 
-    def ask(self, ticket: ClientTicket) -> None:
+    def ask(self, ticket: Ticket) -> None:
         """Join the queue; QueueFull if it is."""
         self.carry_out(self.admission.ask(ticket, self.now()))
 
-    def withdraw(self, ticket: ClientTicket) -> None:
+    def withdraw(self, ticket: Ticket) -> None:
         self.admission.withdraw(ticket, self.now())
 
-    def carry_out(self, orders: list[Order[Holder]]) -> None:
+    def carry_out(self, orders: list[Order]) -> None:
         """What admission has decided, one after the other; orders may bring forth orders."""
         if self._orders is not None:
             self._orders += orders
@@ -309,12 +306,13 @@ class Pooler:
         finally:
             self._orders = None
 
-    def _carry(self, order: Order[Holder]) -> None:
+    def _carry(self, order: Order) -> None:
         match order:
             case Grant():
                 server = order.server
+                holder: Holder = order.ticket.holder
                 now = self.now()
-                if not order.ticket.holder.offered(self.links[server], now):
+                if not holder.offered(self.links[server], now):
                     self.carry_out(self.admission.released(server, now))
             case Revoke():
                 self._revoke(self.links[order.server])
@@ -342,7 +340,7 @@ class Pooler:
         link.terminate()
         link.abort_timer = self.clock.callLater(TERMINATE_TIMEOUT, link.transport.abortConnection)
 
-    def server_over(self, server: ServerRecord, reason: Reason, why: str = "") -> None:
+    def server_over(self, server: Server, reason: Reason, why: str = "") -> None:
         """Count it, and remember it for a while."""
         self.endings.server(server, reason, why, self.now())
 
@@ -413,7 +411,7 @@ class Pooler:
         least = self.settings.pool.min_server_connections
         if not least or self.draining:
             return
-        orders: list[Order[Holder]] = []
+        orders: list[Order] = []
         for account in self.entrance.logins.accounts.values():
             if account.pool.pristine is not None:
                 orders += self.admission.top_up(account.pool, least, self.now())

@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from guardproxy.errors import GuardError, ProtocolViolation, Reason, ServerLost
-from guardproxy.net.streams import Timer, join, sever
-from guardproxy.net.upstream import Caller
-from guardproxy.pool.pool import Population
+from guardproxy.net.caller import Caller
+from guardproxy.net.streams import Timer
+from guardproxy.net.transport import join, sever
+from guardproxy.pool.pool import Population, Server
 from guardproxy.session.backend import Backend
 from guardproxy.session.session import Session
 from guardproxy.wire import messages
@@ -24,13 +25,14 @@ from guardproxy.wire.frames import Frames, Message
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
-    from guardproxy.net.pooler import Pooler, ServerRecord
+    from guardproxy.net.pooler import Pooler
 
 
 class ServerLink(Caller):
     """One server; `server` is the pool's record of it."""
 
-    def __init__(self, pooler: Pooler, server: ServerRecord) -> None:
+    def __init__(self, pooler: Pooler, server: Server) -> None:
+        super().__init__()
         self.pooler = pooler
         self.admission = pooler.admission
         self.server = server

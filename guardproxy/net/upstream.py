@@ -5,42 +5,13 @@ from __future__ import annotations
 import ssl
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Protocol as TwistedProtocol
 
 from guardproxy.errors import ProtocolViolation, UpstreamUnavailable
 from guardproxy.net import tls
-from guardproxy.net.streams import StreamClientEndpoint, StreamTransport
+from guardproxy.net.caller import Caller, CancelCall
+from guardproxy.net.streams import StreamClientEndpoint
 from guardproxy.settings import Upstream as UpstreamSettings
 from guardproxy.wire import messages
-
-_CLOSED = "PostgreSQL closed the connection"
-
-
-class Caller(TwistedProtocol):
-    """A protocol that can be dialled: before anything else it may get one byte about TLS."""
-
-    transport: StreamTransport  # type: ignore[assignment]
-    answer: Deferred[bytes] | None = None
-    lost = False
-
-    def dataReceived(self, data: bytes) -> None:
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer.callback(data)
-
-    def connectionLost(self, reason: object = None) -> None:
-        self.lost = True
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer.errback(ConnectionResetError(_CLOSED))
-
-    def still_there(self) -> None:
-        """Raise ConnectionResetError if it was lost in the turns a connect takes to be heard of.
-
-        uvloop's transports raise RuntimeError for a write then.
-        """
-        if self.lost:
-            raise ConnectionResetError(_CLOSED)
 
 
 class _Ready:
@@ -112,18 +83,6 @@ class Upstream:
 def _binding(session: ssl.SSLObject | None) -> bytes | None:
     certificate = session.getpeercert(binary_form=True) if session else None
     return tls.server_end_point(certificate) if certificate else None
-
-
-class CancelCall(Caller):
-    """A connection that says one CancelRequest and waits for PostgreSQL to hang up."""
-
-    def __init__(self) -> None:
-        self.done: Deferred[None] = Deferred()
-
-    def connectionLost(self, reason: object = None) -> None:
-        super().connectionLost(reason)
-        if not self.done.called:
-            self.done.callback(None)
 
 
 async def cancel(upstream: Upstream, key: bytes, call: CancelCall) -> None:

@@ -29,7 +29,7 @@ import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Set
 from heapq import merge
-from typing import Final, Generic
+from typing import Final
 
 from guardproxy.errors import QueueFull, Reason
 from guardproxy.pool.orders import Close, Grant, Line, Open, Order, Revoke, Ticket
@@ -50,7 +50,7 @@ _CLEANING: Final = Population.CLEANING
 _CLOSING: Final = Population.CLOSING
 
 
-class Admission(Generic[Holder]):
+class Admission:
     """All pools under one cap, and the queue before them."""
 
     def __init__(
@@ -58,22 +58,22 @@ class Admission(Generic[Holder]):
         cap: int,
         max_waiting: int,
         rule_caps: dict[int, int] | None = None,
-        idle_since: IdleSince[Holder] | None = None,
+        idle_since: IdleSince | None = None,
     ) -> None:
         self.cap = cap
         self.max_waiting = max_waiting
         self.rule_caps = rule_caps or {}
         self.idle_since = idle_since  # None where leases end only with their clients
-        self.pools: set[Pool[Holder]] = set()
+        self.pools: set[Pool] = set()
         self.waiting = 0
         # Whether sessions are to tell when they become idle: so many wait, or something is paused.
         self.alert = 0
         self.pauses = Pauses()
-        self.asked: dict[Server[Holder], None] = {}  # to give way; no answer yet
-        self.rule_of: dict[Server[Holder], int] = {}
-        self._refused: dict[Server[Holder], float] = {}  # with `idle_since` of that moment
+        self.asked: dict[Server, None] = {}  # to give way; no answer yet
+        self.rule_of: dict[Server, int] = {}
+        self._refused: dict[Server, float] = {}  # with `idle_since` of that moment
         self._numbers = itertools.count()
-        self.lines: dict[Line[Holder], OrderedDict[int, Ticket[Holder]]] = {}
+        self.lines: dict[Line, OrderedDict[int, Ticket]] = {}
         self._held: Counter[int] = Counter()  # leases by rule
         # Somebody waits for whom nothing can be done: whatever could be had is on its way to
         # those before. What changes that is told to us, and decided anew.
@@ -86,13 +86,13 @@ class Admission(Generic[Holder]):
 
     # -- waiters ----------------------------------------------------------------------------------
 
-    def ask(self, ticket: Ticket[Holder], now: float) -> list[Order[Holder]]:
+    def ask(self, ticket: Ticket, now: float) -> list[Order]:
         """Join the queue. Raises QueueFull beyond `max_waiting`, unless something can be done."""
         ticket.number = next(self._numbers)
         self.pools.add(ticket.pool)
         if self._stuck:  # nothing for who came before, so nothing for who comes now
             self._join(ticket)
-            orders: list[Order[Holder]] = []
+            orders: list[Order] = []
         else:
             alone = self._alone(ticket, now)
             if alone is None:
@@ -108,7 +108,7 @@ class Admission(Generic[Holder]):
             )
         return orders
 
-    def withdraw(self, ticket: Ticket[Holder], now: float) -> bool:
+    def withdraw(self, ticket: Ticket, now: float) -> bool:
         """Leave the queue; False if the ticket was not in it any more."""
         line = self.lines.get(ticket.line)
         if line is None or ticket.number not in line:
@@ -118,7 +118,7 @@ class Admission(Generic[Holder]):
         self._drop_if_empty(ticket.pool)
         return True
 
-    def _join(self, ticket: Ticket[Holder]) -> None:
+    def _join(self, ticket: Ticket) -> None:
         line = self.lines.get(ticket.line)
         if line is None:
             line = self.lines[ticket.line] = OrderedDict()
@@ -126,7 +126,7 @@ class Admission(Generic[Holder]):
         self.waiting += 1
         self.alert += 1
 
-    def _leave(self, ticket: Ticket[Holder]) -> None:
+    def _leave(self, ticket: Ticket) -> None:
         line = self.lines[ticket.line]
         del line[ticket.number]
         self.waiting -= 1
@@ -135,13 +135,13 @@ class Admission(Generic[Holder]):
             del self.lines[ticket.line]
             self._stuck = self._stuck and bool(self.lines)
 
-    def waiters(self, pool: Pool[Holder] | None = None) -> list[Ticket[Holder]]:
+    def waiters(self, pool: Pool | None = None) -> list[Ticket]:
         """Who waits, oldest first, perhaps only for this pool."""
         return [ticket for ticket in self._queue() if pool is None or ticket.pool is pool]
 
     # -- servers ----------------------------------------------------------------------------------
 
-    def opened(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
+    def opened(self, server: Server, now: float) -> list[Order]:
         """A server has logged in."""
         pool = server.pool
         pool.backoff.succeeded()
@@ -153,7 +153,7 @@ class Admission(Generic[Holder]):
             orders += self.close(server, Reason.CLIENT_ENDED, now)
         return orders
 
-    def released(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
+    def released(self, server: Server, now: float) -> list[Order]:
         """A server is clean and nobody's; or retiring, and then it goes."""
         ticket = self._next_for(server)
         if ticket is not None:
@@ -165,14 +165,14 @@ class Admission(Generic[Holder]):
         server.pool.move(server, _IDLE, now)
         return self.assign(now)
 
-    def cleaning(self, server: Server[Holder], now: float, soon: bool = True) -> None:
+    def cleaning(self, server: Server, now: float, soon: bool = True) -> None:
         """Its client has left it. `soon`: nothing runs on it, so it will be clean in no time."""
         server.holder = None
         server.soon = soon
         self._forget_asked(server)
         server.pool.move(server, _CLEANING, now)
 
-    def close(self, server: Server[Holder], reason: Reason, now: float) -> list[Order[Holder]]:
+    def close(self, server: Server, reason: Reason, now: float) -> list[Order]:
         """Nobody may have this server any more. Its slot stays taken until it is gone."""
         if server.population is _CLOSING:
             return []
@@ -180,14 +180,14 @@ class Admission(Generic[Holder]):
         server.pool.move(server, _CLOSING, now)
         return [Close(server, reason)]
 
-    def gone(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
+    def gone(self, server: Server, now: float) -> list[Order]:
         """PostgreSQL does not count it any more."""
         self._end_lease(server)
         server.pool.remove(server)
         self._drop_if_empty(server.pool)
         return self.assign(now)
 
-    def idle(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
+    def idle(self, server: Server, now: float) -> list[Order]:
         """Its session could give it away. To be told while `alert` says so; else nobody cares."""
         self._refused.pop(server, None)
         if self.pauses.any and server.pool in self.pauses:
@@ -198,7 +198,7 @@ class Admission(Generic[Holder]):
             return [self.ask_back(server)]
         return self.assign(now)
 
-    def kept(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
+    def kept(self, server: Server, now: float) -> list[Order]:
         """Its session was asked for it, and keeps it: whoever waits needs another."""
         self.asked.pop(server, None)
         since = self._idle_since(server)
@@ -206,14 +206,14 @@ class Admission(Generic[Holder]):
             self._refused[server] = since
         return self.assign(now)
 
-    def revoke(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
+    def revoke(self, server: Server, now: float) -> list[Order]:
         """Ask for it though nobody waits, if its session could give it away."""
         if server in self.asked or self._idle_since(server) is None:
             return []
         self.asked[server] = None
         return [Revoke(server)]
 
-    def adopt(self, server: Server[Holder], pool: Pool[Holder]) -> None:
+    def adopt(self, server: Server, pool: Pool) -> None:
         """A server opened on trial belongs to its pool now."""
         trial = server.pool
         self.pools.add(pool)
@@ -222,7 +222,7 @@ class Admission(Generic[Holder]):
             server.retiring = server.retiring or Reason.PAUSED
         self._drop_if_empty(trial)
 
-    def top_up(self, pool: Pool[Holder], least: int, now: float) -> list[Order[Holder]]:
+    def top_up(self, pool: Pool, least: int, now: float) -> list[Order]:
         """Open what the pool lacks of `least`, where the cap has room that nobody waits for."""
         room = min(least - len(pool), self.cap - self.servers)
         if self.waiting or pool.backoff.until > now or pool in self.pauses:
@@ -231,20 +231,20 @@ class Admission(Generic[Holder]):
 
     # -- pauses -----------------------------------------------------------------------------------
 
-    def pause(self, database: str | None, now: float) -> list[Order[Holder]]:
+    def pause(self, database: str | None, now: float) -> list[Order]:
         """Nobody gets a server of this database (None: of any), and those there are go.
 
         Who has one keeps it until it could give it away.
         """
         self.alert += not self.pauses.any
         self.pauses.add(database)
-        orders: list[Order[Holder]] = []
+        orders: list[Order] = []
         for server in self._all_servers():
             if server.pool in self.pauses:
                 orders += self._withhold(server, now)
         return orders + self.assign(now)
 
-    def _withhold(self, server: Server[Holder], now: float) -> list[Order[Holder]]:
+    def _withhold(self, server: Server, now: float) -> list[Order]:
         if server.population is _IDLE:
             return self.close(server, Reason.PAUSED, now)
         server.retiring = server.retiring or Reason.PAUSED
@@ -254,7 +254,7 @@ class Admission(Generic[Holder]):
             return []
         return self.revoke(server, now)
 
-    def resume(self, database: str | None, now: float) -> list[Order[Holder]]:
+    def resume(self, database: str | None, now: float) -> list[Order]:
         """As before (None: everywhere). What has not been given back yet may be kept."""
         paused = self.pauses.any
         self.pauses.remove(database)
@@ -264,20 +264,20 @@ class Admission(Generic[Holder]):
                 server.retiring = None
         return self.assign(now)
 
-    def _all_servers(self) -> list[Server[Holder]]:
+    def _all_servers(self) -> list[Server]:
         """In the order they were opened."""
         each = (s for pool in self.pools for servers in pool.populations.values() for s in servers)
         return sorted(each, key=lambda server: server.id)
 
     # -- the decision -----------------------------------------------------------------------------
 
-    def assign(self, now: float) -> list[Order[Holder]]:
+    def assign(self, now: float) -> list[Order]:
         """Serve the queue, oldest first, as far as servers and slots go."""
         self._stuck = False
         if not self.lines:
             return []
-        orders: list[Order[Holder]] = []
-        granted: list[Ticket[Holder]] = []
+        orders: list[Order] = []
+        granted: list[Ticket] = []
         left = Round(self)
         for ticket in self._queue():
             if self.pauses.any and ticket.pool in self.pauses:
@@ -297,9 +297,7 @@ class Admission(Generic[Holder]):
             self._leave(ticket)
         return orders
 
-    def _provide(
-        self, ticket: Ticket[Holder], left: Round[Holder], orders: list[Order[Holder]], now: float
-    ) -> bool:
+    def _provide(self, ticket: Ticket, left: Round, orders: list[Order], now: float) -> bool:
         """Something is on its way for this ticket, if need be by an order; False if nothing is."""
         pool = ticket.pool
         paused = pool.backoff.until > now
@@ -327,7 +325,7 @@ class Admission(Generic[Holder]):
             orders.append(self.ask_back(lease))
         return lease is not None
 
-    def _grant(self, ticket: Ticket[Holder], now: float) -> Grant[Holder]:
+    def _grant(self, ticket: Ticket, now: float) -> Grant:
         idle = ticket.pool[_IDLE]
         server = next(reversed(idle))  # the one used last: warm
         ticket.pool.move(server, _LEASED, now)
@@ -337,35 +335,35 @@ class Admission(Generic[Holder]):
             self._held[ticket.rule] += 1
         return Grant(ticket, server)
 
-    def _within_rule(self, ticket: Ticket[Holder], covered: Counter[int]) -> bool:
+    def _within_rule(self, ticket: Ticket, covered: Counter[int]) -> bool:
         rule = ticket.rule
         if rule is None or rule not in self.rule_caps:
             return True
         return self._held[rule] + covered[rule] < self.rule_caps[rule]
 
-    def _end_lease(self, server: Server[Holder]) -> None:
+    def _end_lease(self, server: Server) -> None:
         server.holder = None
         self._forget_asked(server)
         rule = self.rule_of.pop(server, None)
         if rule is not None:
             self._held[rule] -= 1
 
-    def _forget_asked(self, server: Server[Holder]) -> None:
+    def _forget_asked(self, server: Server) -> None:
         if self.asked:
             self.asked.pop(server, None)
         if self._refused:
             self._refused.pop(server, None)
 
-    def ask_back(self, server: Server[Holder]) -> Revoke[Holder]:
+    def ask_back(self, server: Server) -> Revoke:
         self.asked[server] = None
         return Revoke(server)
 
-    def _idle_since(self, server: Server[Holder]) -> float | None:
+    def _idle_since(self, server: Server) -> float | None:
         if self.idle_since is None or server.holder is None:
             return None
         return self.idle_since(server.holder)
 
-    def movable(self) -> list[Server[Holder]]:
+    def movable(self) -> list[Server]:
         """Leased servers that could be asked for, whose sessions have been idle longest first."""
         if self.idle_since is None:
             return []
@@ -378,20 +376,20 @@ class Admission(Generic[Holder]):
         found.sort()
         return [server for _, _, server in found]
 
-    def _idle_elsewhere(self, spared: Set[Pool[Holder]]) -> Server[Holder] | None:
+    def _idle_elsewhere(self, spared: Set[Pool]) -> Server | None:
         """The server that has been idle longest; the waiter's own pool has none."""
         oldest = (next(iter(pool[_IDLE]), None) for pool in self.pools if pool not in spared)
         idle = [server for server in oldest if server is not None]
         return min(idle, key=lambda server: server.since, default=None)
 
-    def _queue(self) -> Iterator[Ticket[Holder]]:
+    def _queue(self) -> Iterator[Ticket]:
         """All tickets, oldest first, though they stand in lines of their own."""
         lines = [line.values() for line in self.lines.values()]
         if len(lines) == 1:
             return iter(lines[0])
         return merge(*lines, key=lambda ticket: ticket.number)
 
-    def _drop_if_empty(self, pool: Pool[Holder]) -> None:
+    def _drop_if_empty(self, pool: Pool) -> None:
         """A private pool lives no longer than its server and its ticket."""
         if pool.private and not len(pool):
             self.pools.discard(pool)
@@ -400,7 +398,7 @@ class Admission(Generic[Holder]):
     # What `assign` would answer, without looking at all there is. Who is stuck tells that nothing
     # is left to be had, so what has just turned up goes to the oldest ticket, or decides nothing.
 
-    def _alone(self, ticket: Ticket[Holder], now: float) -> list[Order[Holder]] | None:
+    def _alone(self, ticket: Ticket, now: float) -> list[Order] | None:
         """What there is for the only ticket in its own pool; None where that is not all."""
         pool = ticket.pool
         if self.lines or ticket.rule is not None or self.pauses.any:
@@ -420,20 +418,20 @@ class Admission(Generic[Holder]):
         self._stuck = True
         return []
 
-    def _idle_longest(self, pool: Pool[Holder]) -> Server[Holder] | None:
+    def _idle_longest(self, pool: Pool) -> Server | None:
         """The first of `movable` in this pool."""
         found, least, idle_since = None, 0.0, self.idle_since
         if idle_since is None:
             return None
         for server in pool[_LEASED]:
-            since = idle_since(server.holder)  # type: ignore[arg-type]
+            since = idle_since(server.holder)
             if since is None or server.retiring or self._refused.get(server) == since:
                 continue
             if found is None or (since, server.id) < (least, found.id):
                 found, least = server, since
         return found
 
-    def _next_for(self, server: Server[Holder]) -> Ticket[Holder] | None:
+    def _next_for(self, server: Server) -> Ticket | None:
         """Who gets this server that has become free, if nothing else follows from that."""
         if not self._stuck and self.waiting != 1:
             return None
@@ -442,14 +440,17 @@ class Admission(Generic[Holder]):
         oldest = self._oldest()
         return oldest if oldest.pool is server.pool and oldest.rule is None else None
 
-    def pass_on(self, server: Server[Holder], ticket: Ticket[Holder], now: float) -> None:
+    def pass_on(self, server: Server, ticket: Ticket, now: float) -> None:
         """From one to the next without being idle in between: to the heir, or whoever is next."""
         self._forget_asked(server)
-        server.pool.move(server, _LEASED, now)
+        if server.population is _LEASED:
+            server.since = now
+        else:
+            server.pool.move(server, _LEASED, now)
         server.holder = ticket.holder
         self._leave(ticket)
 
-    def heir(self, server: Server[Holder]) -> Ticket[Holder] | None:
+    def heir(self, server: Server) -> Ticket | None:
         """Whose it will be if its session, just idle, gives it away: to be asked for at once.
 
         That is the oldest ticket, if it is of the server's pool and nothing is on its way to it.
@@ -464,7 +465,7 @@ class Admission(Generic[Holder]):
         populations = pool.populations
         return None if populations[_OPENING] or populations[_CLEANING] else oldest
 
-    def _oldest(self) -> Ticket[Holder]:
+    def _oldest(self) -> Ticket:
         """Of those who wait; there is one."""
         lines = self.lines
         if len(lines) == 1:

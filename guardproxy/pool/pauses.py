@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guardproxy.pool.pool import Holder, Pool
+from guardproxy.pool.pool import Pool
 
 
 class Pauses:
@@ -15,7 +15,7 @@ class Pauses:
         self.names: set[str] = set()
         self.any = False
 
-    def __contains__(self, pool: Pool[Holder]) -> bool:
+    def __contains__(self, pool: Pool) -> bool:
         return self.holds(pool.name.database)
 
     def holds(self, database: str) -> bool:

@@ -10,11 +10,14 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from guardproxy.errors import Reason
 
-Holder = TypeVar("Holder")
+Holder = Any
+"""Who has a server or waits for one. Here nothing is asked of it but to be somebody.
+
+(No type variable: the references of a generic class that mypyc 2.4.1 compiles are miscounted.)"""
 
 FIRST_RETRY: Final = 0.1
 """Seconds to the first new attempt after PostgreSQL could not be reached; doubled each time."""
@@ -37,7 +40,7 @@ class Population(enum.StrEnum):
 _ids = itertools.count(1)
 
 
-class Server(Generic[Holder]):
+class Server:
     """Our record of one connection to PostgreSQL. It takes a slot of the cap until it is gone."""
 
     __slots__ = (
@@ -51,12 +54,12 @@ class Server(Generic[Holder]):
         "soon",
     )
 
-    def __init__(self, pool: Pool[Holder], now: float) -> None:
+    def __init__(self, pool: Pool, now: float) -> None:
         self.id = next(_ids)
         self.pool = pool
         self.population = Population.OPENING
         self.opened_at = self.since = now
-        self.holder: Holder | None = None  # who has the lease
+        self.holder: Holder = None  # who has the lease
         self.retiring: Reason | None = None  # why it is to be closed instead of becoming idle
         self.soon = True  # while cleaning: no query of the client that left runs on it
 
@@ -88,7 +91,7 @@ class PoolName(NamedTuple):
         return f"{self.user}@{self.database}"
 
 
-class Pool(Generic[Holder]):
+class Pool:
     """The servers of one (database, user). A private pool has one server, for one client only.
 
     `key` is for whoever opens the server of a private pool, and for nobody here.
@@ -101,37 +104,37 @@ class Pool(Generic[Holder]):
         self.private = private
         self.key = key
         self.backoff = Backoff()
-        self.populations: dict[Population, OrderedDict[Server[Holder], None]] = {
+        self.populations: dict[Population, OrderedDict[Server, None]] = {
             population: OrderedDict() for population in Population
         }
         self.pristine: Mapping[str, str] | None = None  # ParameterStatus of a clean server
         self.welcomes: OrderedDict[frozenset[tuple[str, str]], Mapping[str, str]] = OrderedDict()
 
-    def __getitem__(self, population: Population) -> OrderedDict[Server[Holder], None]:
+    def __getitem__(self, population: Population) -> OrderedDict[Server, None]:
         return self.populations[population]
 
     def __len__(self) -> int:
         """Servers that occupy a slot of the cap."""
         return sum(map(len, self.populations.values()))
 
-    def add(self, now: float) -> Server[Holder]:
+    def add(self, now: float) -> Server:
         """A new server, opening."""
         server = Server(self, now)
         self.populations[server.population][server] = None
         return server
 
-    def move(self, server: Server[Holder], to: Population, now: float) -> None:
+    def move(self, server: Server, to: Population, now: float) -> None:
         """The one door between populations."""
         del self.populations[server.population][server]
         self.populations[to][server] = None
         server.population = to
         server.since = now
 
-    def remove(self, server: Server[Holder]) -> None:
+    def remove(self, server: Server) -> None:
         """PostgreSQL does not count it any more."""
         del self.populations[server.population][server]
 
-    def adopt(self, server: Server[Holder]) -> None:
+    def adopt(self, server: Server) -> None:
         """Take over a server that another pool of the same name has opened."""
         server.pool.remove(server)
         server.pool = self

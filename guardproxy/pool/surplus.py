@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from guardproxy.pool.admission import Admission
-from guardproxy.pool.pool import Holder, Population, Server
+from guardproxy.pool.pool import Population, Server
 
 
-def surplus(admission: Admission[Holder]) -> list[Server[Holder]]:
+def surplus(admission: Admission) -> list[Server]:
     """Servers that must go for the cap to be kept, who is missed least first: those idle longest,
     leases that can move, the rest. Who is going already counts."""
     leased = _in(admission, Population.LEASED)
@@ -18,7 +18,7 @@ def surplus(admission: Admission[Holder]) -> list[Server[Holder]]:
     return [server for server in order if server.retiring is None][: max(over, 0)]
 
 
-def _in(admission: Admission[Holder], population: Population) -> list[Server[Holder]]:
+def _in(admission: Admission, population: Population) -> list[Server]:
     """In the order they were opened."""
     found = [server for pool in admission.pools for server in pool[population]]
     return sorted(found, key=lambda server: server.id)

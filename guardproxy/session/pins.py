@@ -10,6 +10,7 @@ import enum
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 
 class PinReason(enum.StrEnum):
@@ -49,7 +50,7 @@ class Suspicion(enum.IntFlag):
 NONE = Suspicion(0)
 ALL = "*"
 """Instead of the names of settings."""
-EVERYTHING = ~NONE
+EVERYTHING: Final = ~NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ class Finding:
         return bool(self.forgets or self.restores or self.restores_local)
 
 
-NOTHING = Finding()
-OPAQUE = Finding(EVERYTHING)
+NOTHING: Final = Finding()
+OPAQUE: Final = Finding(EVERYTHING)
 """Of a text that cannot be seen."""
 
 # The names are the server's own wherever the client's search_path may lead, and operators too:

@@ -68,6 +68,7 @@ Answered = Callable[[list[Message], float], bytes]
 # An enum's members are slow to look up (CPython 3.11).
 _ACTIVE: Final = State.ACTIVE
 _ASKED: Final = Event.ASKED
+_WANT_SERVER: Final = Command.WANT_SERVER
 
 PROBE: Final = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
 
@@ -263,7 +264,7 @@ class Session(Life):
             self.commands.append(Command.PAUSE_CLIENT)
         if self.state is State.PARKED and _whole_message(self.backlog):
             self.enter(Event.ASKED, now)
-            self.commands.append(Command.WANT_SERVER)
+            self.commands.append(_WANT_SERVER)
         return b""
 
     def _drop_idle_talk(self) -> None:

@@ -57,7 +57,7 @@ READY: Final = {
 }
 """What a ReadyForQuery means, by its status byte."""
 
-LIFE: dict[State, dict[Event, State]] = {
+LIFE: Final[dict[State, dict[Event, State]]] = {
     State.LOGIN: {Event.LOGGED_IN: State.PARKED, Event.LEFT: State.GONE},
     State.PARKED: {Event.ASKED: State.WAITING, Event.LEFT: State.GONE},
     State.WAITING: {Event.LEASED: State.ACTIVE, Event.LEFT: State.GONE},

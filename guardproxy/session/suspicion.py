@@ -4,8 +4,8 @@ It says too much rather than too little: what is suspected is asked of the serve
 is missed leaks into somebody else's session. What functions, triggers and views do inside is not
 in the text at all; functions known for it can be named.
 
-`glance` (HOT) looks for words anywhere and is content with nearly every statement of nearly every
-client. What it is not content with, `examine` reads as PostgreSQL would.
+`glance` is content with nearly every statement of nearly every client. What it is not content with,
+`examine` reads as PostgreSQL would.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from guardproxy.session.glance import CALLS, glance
 from guardproxy.session.pins import ALL, EVERYTHING, Finding, PinReason, Suspicion
 from guardproxy.session.tokens import (
-    COMMENT,
-    IN_WORD,
     Kind,
     Reader,
     Token,
@@ -26,71 +25,14 @@ from guardproxy.session.tokens import (
     skipping,
     token_at,
 )
-from guardproxy.session.verbs import HARMLESS, Findings, by_verb, search
+from guardproxy.session.verbs import Findings, by_verb, search
 
 # Statements that name functions without calling them.
 _NAMING = frozenset(("comment", "drop", "grant", "revoke"))
-_CALLS = ("set_config", "set_limit", "setseed", "currval", "lastval", "advisory")
-_MARKS = [*_CALLS[:-1], r"pg_(?:try_)?advisory_(?:un)?lock(?:_shared|_all)?"]
+_MARKS = [*CALLS[:-1], r"pg_(?:try_)?advisory_(?:un)?lock(?:_shared|_all)?"]
 _MARKS += ["create", "execute", "into", "pg_settings"]
 _MOST_STEPS = 10_000
 """Statements and marks in one text; more take too long to be read in a proxy."""
-
-
-# --------------------------------------------------------------------------------- glance
-
-_USUAL = frozenset(("select", "insert", "update", "delete", "begin", "commit", "rollba"))
-_USUAL |= {"savepo", "releas", "values", "fetch ", "merge ", "begin;", "begin "}
-_FRONT = re.compile(
-    rf"""(?: [ \t\n\r\f\v]++ | {COMMENT} )*+
-    (?= (?: {"|".join(sorted(HARMLESS - {"explain"}))} ) (?!{IN_WORD})
-      | set [ \t\n\r\f\v]++ (?: constraints | local | transaction ) [ \t\n\r\f\v]++ [a-z"]
-    )""",
-    re.VERBOSE | re.DOTALL,
-)
-
-# A parenthesis after the end of one of _CALLS, or after a gap that may hide it. A lookbehind has
-# one width only, so each name is tried without a gap, with one space, and quoted.
-_ENDS = ("set_config", "set_limit", "setseed", "currval", "lastval", "lock", "shared", "_all")
-_CALLED = re.compile(
-    rf"""\( (?: (?<=[gtdlk]\() (?: {"|".join(rf"(?<={end}[(])" for end in _ENDS)} )
-          | (?<=[gtdlk][ ]\() (?: {"|".join(rf"(?<={end}[ ][(])" for end in _ENDS)} )
-          | (?<=[gtdlk]"\() (?: {"|".join(rf'(?<={end}"[(])' for end in _ENDS)} )
-          | (?<=[gtdlk]"[ ]\() (?: {"|".join(rf'(?<={end}"[ ][(])' for end in _ENDS)} )
-          | (?<=[ \t\n\r\f\v/][ ]\()
-          | (?<=[\t\n\r\f\v/]\() )""",
-    re.VERBOSE,
-).search
-
-
-def glance(text: bytes) -> bool:
-    """Whether the text must be examined; False is certain."""
-    lowered = str(text, "latin-1").lower()
-    if lowered[:6] not in _USUAL:
-        front = _FRONT.match(lowered)
-        if front is None:
-            return True
-        if "local" in lowered and _to_default(lowered):
-            return True
-        lowered = lowered[front.end() :]
-    if "into" in lowered and not lowered.startswith(("insert", "merge")):
-        return True  # SELECT INTO
-    if "(" in lowered and _CALLED(lowered) and any(call in lowered for call in _CALLS):
-        return True
-    if lowered[0] in "uwc" and "pg_settings" in lowered:
-        return True
-    if "&" in lowered and '&"' in lowered:
-        return True  # U&"\0073et_config"
-    at = lowered.find(";") + 1
-    return 0 < at < len(lowered) and not lowered[at:].isspace()
-
-
-def _to_default(text: str) -> bool:
-    """SET LOCAL ... TO DEFAULT, SET LOCAL TIME ZONE LOCAL, SET LOCAL NAMES."""
-    return "default" in text or "names" in text or text.count("local") > 1
-
-
-# -------------------------------------------------------------------------------- examine
 
 
 class Scan:

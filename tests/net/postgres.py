@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred
 
-from guardproxy.net.upstream import Caller, Upstream
+from guardproxy.net.caller import Caller
+from guardproxy.net.upstream import Upstream
 from guardproxy.wire import messages
 from guardproxy.wire.messages import message
 from tests.net.wire import Wire

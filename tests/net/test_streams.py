@@ -23,9 +23,9 @@ from guardproxy.net.streams import (
     StreamClientEndpoint,
     StreamPort,
     StreamServerEndpoint,
-    StreamTransport,
     socket_path,
 )
+from guardproxy.net.transport import StreamTransport
 from tests.net import certificates
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

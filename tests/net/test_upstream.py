@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from guardproxy.errors import ProtocolViolation, UpstreamUnavailable
-from guardproxy.net.upstream import Caller, CancelCall, Upstream, cancel
+from guardproxy.net.caller import Caller, CancelCall
+from guardproxy.net.upstream import Upstream, cancel
 from guardproxy.settings import Upstream as Settings
 from guardproxy.settings import UpstreamTls
 from guardproxy.wire import messages

@@ -12,18 +12,18 @@ class House:
     def __init__(
         self, cap: int, max_waiting: int = 100, rule_caps: dict[int, int] | None = None
     ) -> None:
-        self.admission: Admission[str] = Admission(cap, max_waiting, rule_caps, self.idle_since)
+        self.admission: Admission = Admission(cap, max_waiting, rule_caps, self.idle_since)
         self.movable: dict[str, float] = {}  # since when who could give its server away
         self.looks = 0
-        self.pools: dict[str, Pool[str]] = {}
-        self.tickets: dict[str, Ticket[str]] = {}
+        self.pools: dict[str, Pool] = {}
+        self.tickets: dict[str, Ticket] = {}
         self.now = 0.0
 
-    def pool(self, name: str) -> Pool[str]:
+    def pool(self, name: str) -> Pool:
         private = name.startswith("private")
         return self.pools.setdefault(name, Pool(PoolName(name, "django"), private))
 
-    def ask(self, holder: str, pool: str, rule: int | None = None) -> list[Order[str]]:
+    def ask(self, holder: str, pool: str, rule: int | None = None) -> list[Order]:
         ticket = self.tickets[holder] = Ticket(holder, self.pool(pool), self.now, rule)
         return self.admission.ask(ticket, self.now)
 
@@ -34,19 +34,19 @@ class House:
     def withdraw(self, holder: str) -> bool:
         return self.admission.withdraw(self.tickets[holder], self.now)
 
-    def opened(self, server: Server[str]) -> list[Order[str]]:
+    def opened(self, server: Server) -> list[Order]:
         return self.admission.opened(server, self.now)
 
-    def cleaning(self, server: Server[str], soon: bool = True) -> None:
+    def cleaning(self, server: Server, soon: bool = True) -> None:
         self.admission.cleaning(server, self.now, soon)
 
-    def released(self, server: Server[str]) -> list[Order[str]]:
+    def released(self, server: Server) -> list[Order]:
         return self.admission.released(server, self.now)
 
-    def gone(self, server: Server[str]) -> list[Order[str]]:
+    def gone(self, server: Server) -> list[Order]:
         return self.admission.gone(server, self.now)
 
-    def leased(self, holder: str, pool: str, rule: int | None = None) -> Server[str]:
+    def leased(self, holder: str, pool: str, rule: int | None = None) -> Server:
         """Somebody who has a server."""
         (order,) = self.ask(holder, pool, rule)
         if isinstance(order, Open):
@@ -57,32 +57,32 @@ class House:
 
     def movable_lease(
         self, holder: str, pool: str, since: float = 0.0, rule: int | None = None
-    ) -> Server[str]:
+    ) -> Server:
         """Somebody who has a server and could give it away."""
         server = self.leased(holder, pool, rule)
         self.movable[holder] = since
         return server
 
-    def gives_back(self, server: Server[str]) -> list[Order[str]]:
+    def gives_back(self, server: Server) -> list[Order]:
         """It was asked, and is parked now."""
         assert server.holder is not None
         del self.movable[server.holder]
         return self.released(server)
 
-    def keeps(self, server: Server[str]) -> list[Order[str]]:
+    def keeps(self, server: Server) -> list[Order]:
         """It was asked, and is pinned."""
         assert server.holder is not None
         self.movable.pop(server.holder, None)
         return self.admission.kept(server, self.now)
 
-    def idle(self, pool: str) -> Server[str]:
+    def idle(self, pool: str) -> Server:
         server = self.leased("passer-by", pool)
         self.cleaning(server)
         assert self.released(server) == []
         return server
 
 
-def words(orders: list[Order[str]]) -> list[str]:
+def words(orders: list[Order]) -> list[str]:
     said = []
     for order in orders:
         match order:

@@ -6,22 +6,22 @@ from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revo
 from guardproxy.pool.pool import Population, Server
 
 
-class Plain(Admission[int]):
+class Plain(Admission):
     """Without shortcuts: every answer is the whole decision's."""
 
     _stuck = property(lambda self: False, lambda self, stuck: None)
 
-    def _alone(self, ticket: Ticket[int], now: float) -> None:
+    def _alone(self, ticket: Ticket, now: float) -> None:
         return None
 
-    def _next_for(self, server: Server[int]) -> Ticket[int] | None:
+    def _next_for(self, server: Server) -> Ticket | None:
         return None
 
-    def heir(self, server: Server[int]) -> Ticket[int] | None:
+    def heir(self, server: Server) -> Ticket | None:
         return None
 
 
-def told(orders: list[Order[int]]) -> list[tuple[object, ...]]:
+def told(orders: list[Order]) -> list[tuple[object, ...]]:
     """Orders of two admissions, to be compared; servers just opened have numbers of their own."""
     said: list[tuple[object, ...]] = []
     for order in orders:
@@ -37,7 +37,7 @@ def told(orders: list[Order[int]]) -> list[tuple[object, ...]]:
     return said
 
 
-def situation(admission: Admission[int]) -> list[object]:
+def situation(admission: Admission) -> list[object]:
     """Where all servers and tickets are."""
     pools = sorted(
         [

@@ -35,18 +35,18 @@ class AdmissionMachine(World):
 
     @few_wait
     @rule(target=tickets, name=pools, limit=rules)
-    def asks(self, name: str, limit: int | None) -> Ticket[int]:
+    def asks(self, name: str, limit: int | None) -> Ticket:
         return self.ask(name, limit)
 
     @rule(ticket=consumes(tickets))
-    def withdraw(self, ticket: Ticket[int]) -> None:
+    def withdraw(self, ticket: Ticket) -> None:
         was_waiting = self.waiting.pop(ticket.holder, None) is not None
         assert self.admission.withdraw(ticket, self.now) == was_waiting
         self.settled = False
 
     # -- what becomes of servers -------------------------------------------------------------------
 
-    def some(self, data: st.DataObject, *populations: Population) -> Server[int] | None:
+    def some(self, data: st.DataObject, *populations: Population) -> Server | None:
         self.now += MOMENT
         found = [server for server, where in self.servers.items() if where in populations]
         return data.draw(st.sampled_from(found)) if found else None
@@ -123,7 +123,7 @@ class AdmissionMachine(World):
 
     # -- what becomes of leases --------------------------------------------------------------------
 
-    def lease(self, data: st.DataObject, *, movable: bool) -> Server[int] | None:
+    def lease(self, data: st.DataObject, *, movable: bool) -> Server | None:
         """One whose session could, or could not, give its server away."""
         self.now += MOMENT
         found = [s for s, t in self.leases.items() if (t.holder in self.movable) is movable]
@@ -306,17 +306,17 @@ class AdmissionMachine(World):
         for limit in RULE_CAPS.keys() & {self.leases[server].rule for server in movable}:
             assert self._stopped_by(limit) <= self._coming_back(limit)
 
-    def _could_move(self, server: Server[int], holder: int) -> bool:
+    def _could_move(self, server: Server, holder: int) -> bool:
         return (
             server not in self.asked
             and holder in self.movable
             and self.refused.get(server) != self.movable[holder]
         )
 
-    def _coming(self, pool: Pool[int]) -> int:
+    def _coming(self, pool: Pool) -> int:
         return len(pool[Population.OPENING]) + sum(s.soon for s in pool[Population.CLEANING])
 
-    def _asked_in(self, pool: Pool[int]) -> int:
+    def _asked_in(self, pool: Pool) -> int:
         return sum(server.pool is pool for server in self.asked)
 
     def _coming_back(self, limit: int) -> int:
@@ -324,10 +324,10 @@ class AdmissionMachine(World):
         clean_soon = [s for s in rules if self.servers[s] is Population.CLEANING and s.soon]
         return sum(rules.get(server) == limit for server in [*self.asked, *clean_soon])
 
-    def _eligible(self) -> list[Ticket[int]]:
+    def _eligible(self) -> list[Ticket]:
         """Whom neither a rule nor a pause after failures keeps waiting."""
         covered: Counter[int | None] = Counter()
-        found: list[Ticket[int]] = []
+        found: list[Ticket] = []
         for ticket in self.waiting.values():
             if self._stopped(ticket, covered):
                 continue

@@ -6,8 +6,8 @@ from guardproxy.pool.pauses import Pauses
 from guardproxy.pool.pool import Pool, PoolName
 from tests.pool.house import House, words
 
-SHOP: Pool[str] = Pool(PoolName("shop", "django"))
-BLOG: Pool[str] = Pool(PoolName("blog", "django"))
+SHOP: Pool = Pool(PoolName("shop", "django"))
+BLOG: Pool = Pool(PoolName("blog", "django"))
 
 
 def test_one_database_or_all() -> None:

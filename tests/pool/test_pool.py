@@ -16,7 +16,7 @@ from guardproxy.pool.pool import (
 )
 
 
-def shop() -> Pool[str]:
+def shop() -> Pool:
     return Pool(PoolName("shop", "django"))
 
 
@@ -106,7 +106,7 @@ def test_success_forgets_the_failures() -> None:
 PRISTINE = {"TimeZone": "Etc/UTC", "client_encoding": "UTF8", "application_name": ""}
 
 
-def known_shop() -> Pool[str]:
+def known_shop() -> Pool:
     pool = shop()
     pool.opened(PRISTINE)
     return pool

@@ -32,15 +32,15 @@ class World(RuleBasedStateMachine):
     def begin(self, cap: int, crowd: int, patience: int) -> None:
         """Perhaps with a crowd already: all servers leased, and some who wait."""
         self.movable: dict[int, float] = {}  # holders that could give their server away
-        self.refused: dict[Server[int], float] = {}
-        self.asked: set[Server[int]] = set()
-        self.admission: Admission[int] = Admission(
+        self.refused: dict[Server, float] = {}
+        self.asked: set[Server] = set()
+        self.admission: Admission = Admission(
             cap, MAX_WAITING, RULE_CAPS, lambda holder: self.movable.get(holder)
         )
-        self.pools = {name: Pool[int](PoolName(name, "u")) for name in ("shop", "blog", "wiki")}
-        self.servers: dict[Server[int], Population] = {}  # as we were told
-        self.leases: dict[Server[int], Ticket[int]] = {}
-        self.waiting: dict[int, Ticket[int]] = {}  # by holder; the order is that of asking
+        self.pools = {name: Pool(PoolName(name, "u")) for name in ("shop", "blog", "wiki")}
+        self.servers: dict[Server, Population] = {}  # as we were told
+        self.leases: dict[Server, Ticket] = {}
+        self.waiting: dict[int, Ticket] = {}  # by holder; the order is that of asking
         self.holder = 0
         self.patience = patience  # how many may wait before nobody asks any more
         self.most = cap  # servers there may be, after the cap has been lowered
@@ -53,7 +53,7 @@ class World(RuleBasedStateMachine):
             self.servers[server] = Population.IDLE
             self.carry_out(self.decide("opened", server))
 
-    def decide(self, call: str, subject: Any = None) -> list[Order[int]]:
+    def decide(self, call: str, subject: Any = None) -> list[Order]:
         """Ask admission, and its plain twin: both must say and do the same."""
         twin, twins = copy.deepcopy((self.admission, subject))
         twin.__class__ = Plain
@@ -64,10 +64,10 @@ class World(RuleBasedStateMachine):
             raise found
         assert told(found) == told(expected), call
         assert situation(self.admission) == situation(twin), call
-        orders: list[Order[int]] = found
+        orders: list[Order] = found
         return orders
 
-    def hand_over(self, server: Server[int], heir: Ticket[int]) -> None:
+    def hand_over(self, server: Server, heir: Ticket) -> None:
         """The short way, and the plain twin the long one: the same must have happened."""
         twin, twins = copy.deepcopy((self.admission, server))
         twin.__class__ = Plain
@@ -80,7 +80,7 @@ class World(RuleBasedStateMachine):
         assert situation(self.admission) == situation(twin)
         self.carry_out([Grant(heir, server)])
 
-    def _call(self, admission: Admission[int], call: str, subject: Any) -> Any:
+    def _call(self, admission: Admission, call: str, subject: Any) -> Any:
         arguments = (self.now,) if subject is None else (subject, self.now)
         if subject is EVERYWHERE:
             arguments = (None, self.now)
@@ -91,7 +91,7 @@ class World(RuleBasedStateMachine):
 
     # -- carrying out ------------------------------------------------------------------------------
 
-    def carry_out(self, orders: list[Order[int]], declines: bool = False) -> None:
+    def carry_out(self, orders: list[Order], declines: bool = False) -> None:
         # A server that is closed instead of becoming idle: the queue is looked at when it is gone.
         ends = [order for order in orders if isinstance(order, Close)]
         self.settled = all(order.reason is Reason.EVICTED for order in ends)
@@ -112,7 +112,7 @@ class World(RuleBasedStateMachine):
             if isinstance(order, Grant):
                 self._take(order, declines)
 
-    def _take(self, grant: Grant[int], declines: bool) -> None:
+    def _take(self, grant: Grant, declines: bool) -> None:
         ticket, server = grant.ticket, grant.server
         assert self.waiting.pop(ticket.holder) is ticket
         assert server not in self.leases
@@ -123,7 +123,7 @@ class World(RuleBasedStateMachine):
         if declines:
             self._give_back(server)
 
-    def _check_asked(self, server: Server[int]) -> None:
+    def _check_asked(self, server: Server) -> None:
         """Once only, and who can give it away, and has not just said no."""
         assert server not in self.asked
         assert self.servers[server] is Population.LEASED
@@ -131,23 +131,23 @@ class World(RuleBasedStateMachine):
         assert self.refused.get(server) != since
         self.asked.add(server)
 
-    def _give_back(self, server: Server[int]) -> None:
+    def _give_back(self, server: Server) -> None:
         self._end_lease(server)
         self.servers[server] = Population.IDLE
         self.carry_out(self.decide("released", server))
 
-    def _end_lease(self, server: Server[int]) -> None:
+    def _end_lease(self, server: Server) -> None:
         ticket = self.leases.pop(server, None)
         if ticket is not None:
             self.movable.pop(ticket.holder, None)
         self.asked.discard(server)
         self.refused.pop(server, None)
 
-    def _check_fairness(self, orders: list[Order[int]]) -> None:
+    def _check_fairness(self, orders: list[Order]) -> None:
         """Nobody is served while an older ticket of the pool waits, unless its rule stops that."""
         granted = {order.ticket.holder for order in orders if isinstance(order, Grant)}
         older: Counter[int | None] = Counter()
-        passed_over: set[Pool[int]] = set()
+        passed_over: set[Pool] = set()
         for holder, ticket in self.waiting.items():
             if holder in granted:
                 assert ticket.pool not in passed_over
@@ -156,7 +156,7 @@ class World(RuleBasedStateMachine):
                 passed_over.add(ticket.pool)
             older[ticket.rule] += 1
 
-    def _stopped(self, ticket: Ticket[int], older: Counter[int | None]) -> bool:
+    def _stopped(self, ticket: Ticket, older: Counter[int | None]) -> bool:
         rule = ticket.rule
         if rule is None:
             return False
@@ -165,10 +165,10 @@ class World(RuleBasedStateMachine):
     def _held(self, rule: int) -> int:
         return self.admission._held[rule]
 
-    def ask(self, name: str, limit: int | None) -> Ticket[int]:
+    def ask(self, name: str, limit: int | None) -> Ticket:
         pool = self.pools.get(name)
         if pool is None:  # not `or`: a pool without servers is falsy
-            pool = Pool[int](PoolName(name, "u"), private=True)
+            pool = Pool(PoolName(name, "u"), private=True)
         self.holder += 1
         self.now += MOMENT
         ticket = Ticket(self.holder, pool, self.now, limit)
@@ -183,5 +183,5 @@ class World(RuleBasedStateMachine):
             self.carry_out(orders)
         return ticket
 
-    def _paused(self, pool: Pool[int]) -> bool:
+    def _paused(self, pool: Pool) -> bool:
         return EVERYWHERE in self.pauses or pool.name.database in self.pauses

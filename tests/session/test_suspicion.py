@@ -1,4 +1,7 @@
-"""What clients really send is judged rightly, and `glance` lets nothing by that `examine` finds."""
+"""suspicion.py and glance.py: what clients really send is judged rightly.
+
+And `glance` lets nothing by that `examine` finds.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from guardproxy.session.glance import glance
 from guardproxy.session.pins import ALL, EVERYTHING, NOTHING, Finding, PinReason, Suspicion
-from guardproxy.session.suspicion import Scan, glance
+from guardproxy.session.suspicion import Scan
 
 SCAN = Scan()
 LOCKS = Finding(Suspicion.LOCKS)

@@ -1,4 +1,4 @@
-"""net/streams.py: a client's stream and its server's, each read as fast as the other is written."""
+"""net/transport.py: of a client and its server, each is read as fast as the other is written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from guardproxy.net.streams import StreamTransport, join, sever
+from guardproxy.net.transport import StreamTransport, join, sever
 
 
 class Reading:

@@ -1,0 +1,68 @@
+"""Sans-I/O: whether a statement must be read at all to know what it may do to its session. HOT.
+
+Looks for words anywhere, and says yes too often rather than too seldom (suspicion.py).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from guardproxy.session.tokens import COMMENT, IN_WORD
+from guardproxy.session.verbs import HARMLESS
+
+CALLS: Final = ("set_config", "set_limit", "setseed", "currval", "lastval", "advisory")
+"""Words in the names of functions that change a session when they are called."""
+
+# The first six letters of statements that need not be looked at for their verb.
+_USUAL: Final = frozenset(("begin ", "fetch ", "merge ")).union(
+    ("select", "insert", "update", "delete", "begin", "begin;", "commit", "rollba", "savepo"),
+    ("releas", "values"),
+)
+_FRONT: Final = re.compile(
+    rf"""(?: [ \t\n\r\f\v]++ | {COMMENT} )*+
+    (?= (?: {"|".join(sorted(HARMLESS - {"explain"}))} ) (?!{IN_WORD})
+      | set [ \t\n\r\f\v]++ (?: constraints | local | transaction ) [ \t\n\r\f\v]++ [a-z"]
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+
+# A parenthesis after the end of one of CALLS, or after a gap that may hide it. A lookbehind has
+# one width only, so each name is tried without a gap, with one space, and quoted.
+_ENDS = ("set_config", "set_limit", "setseed", "currval", "lastval", "lock", "shared", "_all")
+_CALLED: Final = re.compile(
+    rf"""\( (?: (?<=[gtdlk]\() (?: {"|".join(rf"(?<={end}[(])" for end in _ENDS)} )
+          | (?<=[gtdlk][ ]\() (?: {"|".join(rf"(?<={end}[ ][(])" for end in _ENDS)} )
+          | (?<=[gtdlk]"\() (?: {"|".join(rf'(?<={end}"[(])' for end in _ENDS)} )
+          | (?<=[gtdlk]"[ ]\() (?: {"|".join(rf'(?<={end}"[ ][(])' for end in _ENDS)} )
+          | (?<=[ \t\n\r\f\v/][ ]\()
+          | (?<=[\t\n\r\f\v/]\() )""",
+    re.VERBOSE,
+).search
+
+
+def glance(text: bytes) -> bool:
+    """Whether the text must be examined; False is certain."""
+    lowered = str(text, "latin-1").lower()
+    if lowered[:6] not in _USUAL:
+        front = _FRONT.match(lowered)
+        if front is None:
+            return True
+        if "local" in lowered and _to_default(lowered):
+            return True
+        lowered = lowered[front.end() :]
+    if "into" in lowered and not lowered.startswith(("insert", "merge")):
+        return True  # SELECT INTO
+    if "(" in lowered and _CALLED(lowered) and any(call in lowered for call in CALLS):
+        return True
+    if lowered[0] in "uwc" and "pg_settings" in lowered:
+        return True
+    if "&" in lowered and '&"' in lowered:
+        return True  # U&"\0073et_config"
+    at = lowered.find(";") + 1
+    return 0 < at < len(lowered) and not lowered[at:].isspace()
+
+
+def _to_default(text: str) -> bool:
+    """SET LOCAL ... TO DEFAULT, SET LOCAL TIME ZONE LOCAL, SET LOCAL NAMES."""
+    return "default" in text or "names" in text or text.count("local") > 1
