@@ -68,7 +68,11 @@ def _run(search: Search, asked: argparse.Namespace) -> list[Difference]:
     over = threading.Event()
 
     def tell() -> None:
+        told = 0
         while not over.wait(PROGRESS):
+            for found in search.found[told:]:
+                say(f"\nDIFFERENCE\n{found}")
+                told += 1
             say(f"{search.clients} clients, {search.steps} steps, {len(search.found)} differences")
 
     teller = threading.Thread(target=tell)
