@@ -51,7 +51,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  desk           an operator's conversation; sentences: what is typed; answers:
                                 what is shown
              pool/              sans-I/O: pool: servers by population; admission: cap and queue,
-                                who is asked to give way; orders: what it decides, round by round;
+                                who is asked to give way; line: of those who wait for the same;
+                                orders: what it decides, round by round;
                                 pauses: where nobody gets a server; surplus: who goes when the cap
                                 falls; door: who may be in at all
     first    wire/              sans-I/O: frames (HOT), messages, scram

@@ -25,14 +25,14 @@ nearly always in the same three shapes; those are answered straight away (see "s
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Set
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Set
 from heapq import merge
 from typing import Final
 
 from guardproxy.errors import QueueFull, Reason
-from guardproxy.pool.orders import Close, Grant, Line, Open, Order, Revoke, Ticket
+from guardproxy.pool.line import Line
+from guardproxy.pool.orders import Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pauses import Pauses
 from guardproxy.pool.pool import Holder, Pool, Population, Server
 from guardproxy.pool.round import Round
@@ -72,8 +72,8 @@ class Admission:
         self.asked: dict[Server, None] = {}  # to give way; no answer yet
         self.rule_of: dict[Server, int] = {}
         self._refused: dict[Server, float] = {}  # with `idle_since` of that moment
-        self._numbers = itertools.count()
-        self.lines: dict[Line, OrderedDict[int, Ticket]] = {}
+        self._number = 0  # of the ticket that came last
+        self.lines: dict[Hashable, Line] = {}
         self._held: Counter[int] = Counter()  # leases by rule
         # Somebody waits for whom nothing can be done: whatever could be had is on its way to
         # those before. What changes that is told to us, and decided anew.
@@ -88,7 +88,8 @@ class Admission:
 
     def ask(self, ticket: Ticket, now: float) -> list[Order]:
         """Join the queue. Raises QueueFull beyond `max_waiting`, unless something can be done."""
-        ticket.number = next(self._numbers)
+        self._number += 1
+        ticket.number = self._number
         self.pools.add(ticket.pool)
         if self._stuck:  # nothing for who came before, so nothing for who comes now
             self._join(ticket)
@@ -110,8 +111,7 @@ class Admission:
 
     def withdraw(self, ticket: Ticket, now: float) -> bool:
         """Leave the queue; False if the ticket was not in it any more."""
-        line = self.lines.get(ticket.line)
-        if line is None or ticket.number not in line:
+        if not ticket.waits:
             return False
         self._leave(ticket)
         self._stuck = False  # what was on its way to it may be for another now
@@ -121,17 +121,17 @@ class Admission:
     def _join(self, ticket: Ticket) -> None:
         line = self.lines.get(ticket.line)
         if line is None:
-            line = self.lines[ticket.line] = OrderedDict()
-        line[ticket.number] = ticket
+            line = self.lines[ticket.line] = Line()
+        line.join(ticket)
         self.waiting += 1
         self.alert += 1
 
     def _leave(self, ticket: Ticket) -> None:
         line = self.lines[ticket.line]
-        del line[ticket.number]
+        line.leave(ticket)
         self.waiting -= 1
         self.alert -= 1
-        if not line:
+        if not line.waiting:
             del self.lines[ticket.line]
             self._stuck = self._stuck and bool(self.lines)
 
@@ -384,7 +384,7 @@ class Admission:
 
     def _queue(self) -> Iterator[Ticket]:
         """All tickets, oldest first, though they stand in lines of their own."""
-        lines = [line.values() for line in self.lines.values()]
+        lines = list(self.lines.values())
         if len(lines) == 1:
             return iter(lines[0])
         return merge(*lines, key=lambda ticket: ticket.number)
@@ -460,7 +460,9 @@ class Admission:
         if not self._stuck or self.asked or server.retiring or self.pauses.any:
             return None
         pool, oldest = server.pool, self._oldest()
-        if oldest.pool is not pool or oldest.rule is not None or server in self.rule_of:
+        if oldest.pool is not pool or oldest.rule is not None:
+            return None
+        if self.rule_of and server in self.rule_of:
             return None
         populations = pool.populations
         return None if populations[_OPENING] or populations[_CLEANING] else oldest
@@ -470,6 +472,5 @@ class Admission:
         lines = self.lines
         if len(lines) == 1:
             for line in lines.values():
-                return next(iter(line.values()))
-        firsts = (next(iter(line.values())) for line in lines.values())
-        return min(firsts, key=lambda ticket: ticket.number)
+                return line.first
+        return min((line.first for line in lines.values()), key=lambda ticket: ticket.number)

@@ -8,25 +8,23 @@ from typing import ClassVar
 from guardproxy.errors import Reason
 from guardproxy.pool.pool import Holder, Pool, Server
 
-Line = Hashable
-"""Who may be served before whom: tickets of one line wait for the same."""
-
 
 class Ticket:
     """A place in the queue for a server of a pool. `rule`: the override with a limit, if any."""
 
-    __slots__ = ("holder", "line", "number", "pool", "rule", "since")
+    __slots__ = ("holder", "line", "number", "pool", "rule", "since", "waits")
 
     def __init__(self, holder: Holder, pool: Pool, now: float, rule: int | None = None) -> None:
         self.holder = holder
         self.pool = pool
         self.rule = rule
-        # Private pools share a line, for there may be as many as clients.
-        self.line: Line = (
+        # In which line it stands. Private pools share one: there may be as many as clients.
+        self.line: Hashable = (
             pool if rule is None and not pool.private else (pool.private or pool, rule)
         )
         self.since = now
         self.number = 0
+        self.waits = False
 
 
 class Grant:

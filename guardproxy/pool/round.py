@@ -44,7 +44,7 @@ class Round:
     def spared(self, pool: Pool) -> Set[Pool]:
         """Pools whose slots are not for this one: it has its share, and their own clients wait."""
         if self._waited_for is None:
-            firsts = (next(iter(line.values())) for line in self._admission.lines.values())
+            firsts = [line.first for line in self._admission.lines.values()]
             self._waited_for = {first.pool for first in firsts if not first.pool.private}
         used = sum(1 for other in self._admission.pools if len(other) and not other.private)
         share = self._admission.cap // max(used, 1)
