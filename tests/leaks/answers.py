@@ -130,9 +130,9 @@ def alike_if_failed(one: list[str], other: list[str]) -> bool:
 def _neutral(said: list[str]) -> list[str]:
     neutral: list[str] = []
     for word in said:
-        if word == "NoData" and neutral[-1:] == ["nothing done"]:
-            continue
         nothing = word.startswith(("ErrorResponse", "ParameterDescription"))
+        if neutral[-1:] == ["nothing done"] and (nothing or word == "NoData"):
+            continue  # described, and then refused
         neutral.append("nothing done" if nothing else word)
     return neutral
 

@@ -84,5 +84,6 @@ def test_in_a_failed_transaction_nothing_need_be_described() -> None:
     described: list[Message] = [(b"t", b"\0\0"), (b"n", b"")]
     assert alike_if_failed(said(*described, failed), said(refused, failed))
     assert alike_if_failed(said(*described), said(refused))  # behind a Flush
+    assert alike_if_failed(said(*described, refused, failed), said(refused, failed))  # and bound
     assert not alike_if_failed(said(*described, READY), said(refused, READY))
     assert not alike_if_failed(said(*described, failed), said((b"D", b"\0\0"), failed))
