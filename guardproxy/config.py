@@ -68,6 +68,7 @@ __all__ = [
 
 PREFIX = "GUARDPROXY_"
 CONFIG_VARIABLE = "GUARDPROXY_CONFIG"  # names the file; read by the command line
+BUILD_VARIABLE = "GUARDPROXY_PURE"  # read by deploy/build/backend.py; may be left in an image
 VARIABLES = {PREFIX + key.upper().replace(".", "_"): key for key in LEAVES}
 
 # The flag that sets a key, for its origin.
@@ -252,7 +253,9 @@ def _from_environ(environ: Mapping[str, str], problems: _Problems) -> Iterator[_
     for name, value in environ.items():
         if name in VARIABLES:
             yield from _from_variable(name, value, problems)
-        elif name.startswith(PREFIX) and name != CONFIG_VARIABLE and not _is_link(name, value):
+        elif name in (CONFIG_VARIABLE, BUILD_VARIABLE) or not name.startswith(PREFIX):
+            continue
+        elif not _is_link(name, value):
             problems.add(name, "no such setting" + did_you_mean(name, VARIABLES, fold=str.upper))
 
 

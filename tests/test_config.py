@@ -148,9 +148,10 @@ def test_users_and_overrides_of_a_variable_take_the_place_of_the_files(file: Pat
     assert found.origins["auth.users.b.password"] == "environment GUARDPROXY_AUTH_USERS"
 
 
-def test_kubernetes_service_links_and_the_files_own_name_are_no_settings() -> None:
+def test_service_links_the_files_own_name_and_what_builds_it_are_no_settings() -> None:
     environ = {
         "GUARDPROXY_CONFIG": "gp.yaml",
+        "GUARDPROXY_PURE": "1",
         "GUARDPROXY_SERVICE_HOST": "10.0.0.1",
         "GUARDPROXY_SERVICE_PORT": "6432",
         "GUARDPROXY_SERVICE_PORT_PG": "6432",
