@@ -69,7 +69,7 @@ class Errand:
         self.done: Deferred[Any] = Deferred()
         self._pooler = pooler
         self._use = use
-        self._ticket: Ticket = Ticket(self, pool, pooler.now(), rule)
+        self._ticket = Ticket(self, pool, pooler.now(), rule)
 
     @property
     def idle_since(self) -> None:

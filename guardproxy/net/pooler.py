@@ -79,7 +79,7 @@ class Pooler:
         self.upstream = Upstream(settings.upstream)
         self.client_tls = tls.for_clients(settings.listen.tls)
         pool = settings.pool
-        self.admission: Admission = Admission(
+        self.admission = Admission(
             pool.first_cap,
             pool.max_waiting,
             rule_caps(settings),

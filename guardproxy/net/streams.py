@@ -2,8 +2,9 @@
 
 Twisted's TCP transports buffer each write until the next turn of the loop and register with the
 poller anew: three to four times the CPU of the loop's own (asyncio's or uvloop's), which send at
-once. So the protocols here are ordinary Twisted protocols, and what carries their bytes is not:
-the loop calls a protocol's bound `dataReceived`, and `transport.write` is the loop's bound `write`.
+once. So the protocols here have Twisted's methods (by shape: machine code inherits from no foreign
+class), and what carries their bytes is not Twisted's (transport.py): the loop calls a protocol's
+bound `dataReceived`, and `transport.write` is the loop's bound `write`.
 
 Accepting is ours too: a loop either dies or drops clients when file descriptors run out; here it
 pauses, says so, and goes on.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from guardproxy.errors import Reason
 from guardproxy.pool.pool import Holder, Pool, Server
+
+# Private pools share a line, for there may be as many as clients.
+_PRIVATE: Final = "private"
 
 
 class Ticket:
@@ -18,10 +21,8 @@ class Ticket:
         self.holder = holder
         self.pool = pool
         self.rule = rule
-        # In which line it stands. Private pools share one: there may be as many as clients.
-        self.line: Hashable = (
-            pool if rule is None and not pool.private else (pool.private or pool, rule)
-        )
+        kind: Hashable = _PRIVATE if pool.private else pool
+        self.line: Hashable = kind if rule is None else (kind, rule)  # the one it stands in
         self.since = now
         self.number = 0
         self.waits = False
