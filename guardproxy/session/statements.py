@@ -227,10 +227,14 @@ class Statements:
 
     def _close(self, entry: Entry, batch: int) -> bytes:
         """Off the shelf."""
-        self._shelf.drop(entry.statement)
-        self.here = {mine: there for mine, there in self.here.items() if there != entry.name}
+        self._drop(entry)
         self._pending.append((batch, True, Undo(closed=entry)))
         return close(entry.name)
+
+    def _drop(self, entry: Entry) -> None:
+        """It is not on the server any more; the others are, and the unnamed one."""
+        self._shelf.drop(entry.statement)
+        self.here = {mine: there for mine, there in self.here.items() if there != entry.name}
 
     def parse(self, name: bytes, body: bytes, finding: Finding, batch: int) -> tuple[bytes, bytes]:
         """A named Parse: what to send before it, and the statement's name on the server.
@@ -280,7 +284,7 @@ class Statements:
         mine = self.names.get(name)
         if mine is not None:
             self.names[name] = Mine(mine.statement, tick())
-            self.here.clear()
+            self.here.pop(name, None)
 
     def in_the_clients_words(self, error: bytes) -> bytes:
         """PostgreSQL's ErrorResponse, where it names a statement, with the client's name for it."""
@@ -437,8 +441,7 @@ class Statements:
     def _unmake(self, entry: Entry) -> None:
         """It has not been made; a later batch may have been about to close it."""
         if self._shelf.find(entry.statement) is entry:
-            self._shelf.drop(entry.statement)
-            self.here.clear()
+            self._drop(entry)
         else:
             self._pending = deque(
                 (batch, ours, None if undo is not None and undo.closed is entry else undo)
@@ -469,7 +472,7 @@ class Statements:
         self.forgetting = False
 
     def deallocated_all(self) -> None:
-        """DEALLOCATE ALL or DISCARD ALL has run: whatever was on this server is gone from it.
+        """DEALLOCATE ALL or DISCARD ALL has run: what had a name on this server is gone from it.
 
         But for what is prepared behind it, and not answered yet.
         """
@@ -477,7 +480,7 @@ class Statements:
         names = {u.name: self.names[u.name] for u in later if u.name and u.name in self.names}
         entries = [u.made for u in later]
         self.names = names
-        self.here.clear()
+        self.here = {name: there for name, there in self.here.items() if not name}
         self._size = sum(len(mine.statement.body) for mine in names.values())
         self._shelf.clear()
         for entry in entries:
@@ -491,5 +494,4 @@ class Statements:
             self._restore(name, None)
             there = self._shelf.named(name)
             if there is not None:
-                self._shelf.drop(there.statement)
-            self.here.clear()  # the same text may have another name too
+                self._drop(there)

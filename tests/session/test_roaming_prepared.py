@@ -226,6 +226,20 @@ def test_what_an_error_skipped_is_made_again() -> None:
         >S Parse s 'SELECT 1' + {USED.format("s")}""")
 
 
+def test_what_an_error_skipped_takes_no_other_with_it() -> None:
+    """In a failed transaction the unnamed one could not be made again."""
+    having().play(f"""
+        C> Parse '' 'ROLLBACK' + Sync
+        >S Parse '' 'ROLLBACK' + Sync
+        S> ParseComplete + ReadyForQuery I
+        >C ParseComplete + ReadyForQuery I
+        C> Execute nope + Parse t 'SELECT 2' + Sync
+        >S Execute nope + Parse t 'SELECT 2' + Sync
+        S> {OOPS}
+        C> Describe S '' + Sync
+        >S Describe S '' + Sync""")
+
+
 def test_what_was_done_before_the_error_stays() -> None:
     moved(having()).play(f"""
         {comes_back("Bind '' s + Execute '' + Parse t nonsense + Sync")}
