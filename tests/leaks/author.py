@@ -66,7 +66,7 @@ class Author:
 
     def _more(self) -> Steps:
         if self.length <= 0:
-            return [*self._tidy(), *self._farewell()]
+            return self._farewell()
         if self.status != b"I" and self.chance(0.3 if self.status == b"E" else 0.1):
             return self.say(self.pick("rollback", "commit", "rollback", "end"))
         [topic] = self.random.choices(self.topics, self.weights)
@@ -74,13 +74,6 @@ class Author:
             return self.say(self.look(topic))
         act = self.random.choice(topic.acts)(self)
         return self.say(act) if isinstance(act, str) else act
-
-    def _tidy(self) -> Steps:
-        """Transactions of two phases outlive their clients, and there is room for so many."""
-        if "two_phase" not in self.chosen:
-            return []
-        texts = ("rollback", f"rollback prepared '{self.name}'")
-        return [Step((frames.query(text),)) for text in texts]
 
     def _farewell(self) -> Steps:
         leave = self.random.choice(LEAVES)
