@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 BACKEND = ROOT / "deploy/build/backend.py"
@@ -40,10 +43,38 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(code: str, tree: Path, env: Mapping[str, str] = {}) -> str:
+def needed(*names: str) -> set[str]:
+    """These distributions, and those that they need in turn."""
+    found: set[str] = set()
+    ahead = list(names)
+    while ahead:
+        name = ahead.pop()
+        if name in found:
+            continue
+        found.add(name)
+        wanted = map(Requirement, metadata.requires(name) or ())
+        ahead += [one.name for one in wanted if one.marker is None or one.marker.evaluate()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python that has what building asks for and nothing else, as pip makes one for a build."""
+    folder = tmp_path_factory.mktemp("alone")
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/*/site-packages")
+    for name in needed("setuptools", "mypy"):
+        installed = metadata.distribution(name)
+        for top in {file.parts[0] for file in installed.files or ()} - {".."}:
+            if not (packages / top).exists():
+                (packages / top).symlink_to(str(installed.locate_file(top)))
+    return str(folder / "bin/python")
+
+
+def run(code: str, tree: Path, env: Mapping[str, str] = {}, python: str = sys.executable) -> str:
     """What Python says to this there."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [python, "-c", code],
         cwd=tree,
         env={**os.environ, "GUARDPROXY_PURE": "", "PYTHONPATH": "deploy/build", **env},
         capture_output=True,
@@ -54,10 +85,12 @@ def run(code: str, tree: Path, env: Mapping[str, str] = {}) -> str:
     return done.stdout + done.stderr
 
 
-def build(hook: str, tree: Path, into: Path, env: Mapping[str, str] = {}) -> tuple[Path, str]:
+def build(
+    hook: str, tree: Path, into: Path, env: Mapping[str, str] = {}, python: str = sys.executable
+) -> tuple[Path, str]:
     """What a front end gets from this hook: a file, and what was said."""
     into.mkdir(exist_ok=True)
-    said = run(f"import backend; backend.{hook}({str(into)!r})", tree, env)
+    said = run(f"import backend; backend.{hook}({str(into)!r})", tree, env, python)
     (made,) = into.iterdir()
     return made, said
 
@@ -67,9 +100,13 @@ def machine_code(wheel: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def compiled(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled(tree: Path, alone: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is installed where there is a compiler."""
-    wheel, said = build("build_wheel", tree, tmp_path_factory.mktemp("wheel"))
+    absent = (
+        "from importlib import util; print(util.find_spec('twisted'), util.find_spec('msgspec'))"
+    )
+    assert run(absent, tree, python=alone).split() == ["None", "None"]
+    wheel, said = build("build_wheel", tree, tmp_path_factory.mktemp("wheel"), python=alone)
     assert "pure" not in said
     assert "none-any" not in wheel.name
     folder = tmp_path_factory.mktemp("installed")
