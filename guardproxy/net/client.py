@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address
-from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from guardproxy.errors import GuardError, LoginTimeout, ProtocolViolation, Reason
+from guardproxy.net.server import Holder, ServerLink
 from guardproxy.net.streams import Timer
 from guardproxy.net.transport import StreamTransport
 from guardproxy.session import login
@@ -32,7 +33,6 @@ from guardproxy.wire.frames import HEADER_SIZE, header
 if TYPE_CHECKING:
     from guardproxy.net.desk import DeskLink
     from guardproxy.net.pooler import Pooler
-    from guardproxy.net.server import ServerLink
     from guardproxy.pool.door import Door
     from guardproxy.pool.orders import Ticket
     from guardproxy.pool.pool import Pool
@@ -43,11 +43,12 @@ MAX_PASSWORD_MESSAGE = 65_535
 MAX_LOGIN_BUFFER = 64 * 1024 + 4096
 """Bytes a client may send ahead while it is being logged in."""
 
+monotonic: Final = time.monotonic  # mypyc looks up in a dict what is only imported
 _PEERCRED = struct.Struct("3i")
 _AT_REST = (State.PARKED, State.IDLE)
 _NOT_YET = object()
 _READS = (login.ReadPacket, login.ReadPassword)  # a union would be made anew each time
-_IDLE = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
+_IDLE: Final = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
 
 
 class Ends(NamedTuple):
@@ -63,7 +64,7 @@ class Ends(NamedTuple):
     command: str
 
 
-class ClientLink:
+class ClientLink(Holder):
     """One client. `ended` says why it is over, once it is."""
 
     def __init__(self, pooler: Pooler, number: int) -> None:
@@ -73,7 +74,9 @@ class ClientLink:
         self.session: Session | None = None
         self.server: ServerLink | None = None
         self.request: Request | None = None
-        self.limits: SessionLimits | None = None
+        self.limits: SessionLimits | None = None  # and of these, what matters for each wait:
+        self.rule: int | None = None  # the override whose server limit holds for it
+        self.patience = 0.0  # query_wait_timeout
         self.pool: Pool | None = None  # where its servers come from, once it is logged in
         self.ticket: Ticket | None = None
         self.ended: Reason | None = None
@@ -139,11 +142,11 @@ class ClientLink:
             pid, self.uid, _ = _PEERCRED.unpack(raw)
             self.pid = pid or None
 
-    @property
-    def rule(self) -> int | None:
-        """The override whose server limit holds for this client."""
-        limits = self.limits
-        return limits.rule if limits and limits.max_server_connections is not None else None
+    def limit_to(self, limits: SessionLimits) -> None:
+        """This holds for it from now on."""
+        self.limits = limits
+        self.rule = limits.rule if limits.max_server_connections is not None else None
+        self.patience = limits.query_wait_timeout
 
     @property
     def command_line(self) -> str:
@@ -333,7 +336,6 @@ class ClientLink:
 
     @property
     def idle_since(self) -> float | None:
-        """Since when it could give its server away; None if it could not. HOT."""
         session = self.session
         if session is None or session.state is not _IDLE or not self.movable:
             return None
@@ -347,12 +349,10 @@ class ClientLink:
             return None if self._pending is not None else self.opened_at
         return session.since if session.state in _AT_REST and not session.halfway else None
 
-    def offered(self, server: ServerLink, now: float) -> bool:
-        """A server for this client's ticket; False if it does not want it any more."""
-        return self.ended is None and self.pooler.lend(self, server, now)
+    def offered(self, link: ServerLink, now: float) -> bool:
+        return self.ended is None and self.pooler.lend(self, link, now)
 
     def refused(self, error: GuardError) -> None:
-        """There will be no server."""
         self.end(error)
 
     # -- the end ----------------------------------------------------------------------------------

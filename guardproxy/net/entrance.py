@@ -83,7 +83,7 @@ class Entrance:
             raise DatabaseDisabled(f"database does not allow connections: {request.database}")
         self._check_certificate(client, request)
         client.request = request
-        client.limits = self.pooler.limits_of(client, request)
+        client.limit_to(self.pooler.limits_of(client, request))
         return self._through_doors(client)
 
     def _check_certificate(self, client: ClientLink, request: Request) -> None:

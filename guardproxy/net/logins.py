@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from guardproxy.errors import GuardError, LoginRefused, ServerRefused
+from guardproxy.net.server import Holder, ServerLink
 from guardproxy.pool.admission import Ticket
 from guardproxy.pool.pool import Pool, PoolName
 from guardproxy.session import conversations, login
@@ -23,7 +24,6 @@ from guardproxy.wire.scram import Verifier
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
     from guardproxy.net.pooler import Pooler
-    from guardproxy.net.server import ServerLink
 
 MAX_VERIFIERS = 10_000
 """Answers of `auth.query` kept; beyond, all are asked for again."""
@@ -56,7 +56,7 @@ class Trial:
     credential: Credential | None
 
 
-class Errand:
+class Errand(Holder):
     """Holds a ticket for a login: gets a server, does something with it, and lets it go."""
 
     def __init__(

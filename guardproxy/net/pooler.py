@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 from operator import attrgetter
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused
 from guardproxy.net import janitor, tls
@@ -25,7 +25,7 @@ from guardproxy.net.log import Log
 from guardproxy.net.opening import Opener
 from guardproxy.net.people import tell_pins, wait_error
 from guardproxy.net.reception import Reception
-from guardproxy.net.server import ServerLink
+from guardproxy.net.server import Holder, ServerLink
 from guardproxy.net.streams import Clock
 from guardproxy.net.upstream import Upstream
 from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
@@ -44,17 +44,6 @@ TERMINATE_TIMEOUT = 5.0
 # An enum's members are slow to look up (CPython 3.11).
 _WANT_SERVER: Final = Command.WANT_SERVER
 _RELEASE: Final = Command.RELEASE
-
-
-class Holder(Protocol):
-    """Who can hold a ticket: a client, or a login's errand."""
-
-    @property
-    def idle_since(self) -> float | None: ...
-
-    def offered(self, link: ServerLink, now: float) -> bool: ...
-
-    def refused(self, error: GuardError) -> None: ...
 
 
 class Pooler:
@@ -163,8 +152,8 @@ class Pooler:
             return
         if orders:
             self.carry_out(orders)
-        if client.waits_by(ticket) and client.limits is not None:
-            due = now + client.limits.query_wait_timeout
+        if client.waits_by(ticket):
+            due = now + client.patience
             if client.wait_timer is None or client.wait_due > due:
                 self._watch_wait(client, due, now)
 
@@ -177,10 +166,10 @@ class Pooler:
 
     def _wait_looked_at(self, client: ClientLink) -> None:
         client.wait_timer = None
-        ticket, limits = client.ticket, client.limits
-        if ticket is None or limits is None or client.ended is not None:
+        ticket = client.ticket
+        if ticket is None or client.ended is not None:
             return
-        due = ticket.since + limits.query_wait_timeout
+        due = ticket.since + client.patience
         if due <= client.wait_due:
             self.waited_too_long(client, ticket.since)
         else:
@@ -444,7 +433,7 @@ class Pooler:
         self.admission.rule_caps = rule_caps(settings)
         for client in self.clients.values():
             if client.request is not None:
-                client.limits = self.limits_of(client, client.request)
+                client.limit_to(self.limits_of(client, client.request))
         self.entrance.take(settings)
         self.carry_out(self.admission.assign(self.now()))
 

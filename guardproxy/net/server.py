@@ -6,9 +6,9 @@ conversation of ours (login, cleaning, look-up), or idle and should be silent.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -26,6 +26,25 @@ from guardproxy.wire.frames import Frames, Message
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
     from guardproxy.net.pooler import Pooler
+
+monotonic: Final = time.monotonic  # mypyc looks up in a dict what is only imported
+
+
+class Holder:
+    """Who can hold a ticket, and have a server: a client, or a login's errand."""
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it could give its server away; None if it could not."""
+        raise NotImplementedError
+
+    def offered(self, link: ServerLink, now: float) -> bool:
+        """A server for its ticket; False if it does not want it any more."""
+        raise NotImplementedError
+
+    def refused(self, error: GuardError) -> None:
+        """There will be no server."""
+        raise NotImplementedError
 
 
 class ServerLink(Caller):

@@ -35,12 +35,11 @@ def skipped_table(unknown: int) -> bytes:
 
 
 # For a session that moves.
-BINDS: Final = 8
-NAMES: Final = 9  # Describe and Close
-CALLS: Final = 10  # FunctionCall
-HOLDS: Final = 11  # anything that must wait
-ENDS: Final = 12  # the Sync before that
-_READ: Final = {b"B": BINDS, b"DC": NAMES, b"F": CALLS}
+NAMES: Final = 8  # Bind, Describe and Close
+CALLS: Final = 9  # FunctionCall
+HOLDS: Final = 10  # anything that must wait
+ENDS: Final = 11  # the Sync before that
+_READ: Final = {b"BDC": NAMES, b"F": CALLS}
 ROAMING: Final = client_table(ILLEGAL, _READ)
 UP_TO_SYNC: Final = client_table(ILLEGAL, _READ | {b"S": ENDS})
 """After what changes the meaning of names: the next batch depends on how this one ends."""

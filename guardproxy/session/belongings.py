@@ -52,10 +52,9 @@ UNREADABLE: Final = frozenset(("BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_200
 
 
 class Blind:
-    """What a scan is to a text it cannot read."""
+    """What a scan is to a text it cannot read, in which any name may be hidden."""
 
-    def glance(self, text: bytes) -> bool:
-        return True
+    suspects = ("",)
 
     def examine(self, text: bytes) -> Finding:
         return pins.OPAQUE

@@ -15,10 +15,11 @@ CALLS: Final = ("set_config", "set_limit", "setseed", "currval", "lastval", "adv
 """Words in the names of functions that change a session when they are called."""
 
 # The first six letters of statements that need not be looked at for their verb.
-_USUAL: Final = frozenset(("begin ", "fetch ", "merge ")).union(
-    ("select", "insert", "update", "delete", "begin", "begin;", "commit", "rollba", "savepo"),
-    ("releas", "values"),
-)
+_USUAL: Final = {
+    **dict.fromkeys(("select", "insert", "delete", "values", "fetch ", "merge "), False),
+    **dict.fromkeys(("begin", "begin ", "begin;", "commit", "rollba", "savepo", "releas"), False),
+    "update": True,  # it may be of pg_settings
+}
 _FRONT: Final = re.compile(
     rf"""(?: [ \t\n\r\f\v]++ | {COMMENT} )*+
     (?= (?: {"|".join(sorted(HARMLESS - {"explain"}))} ) (?!{IN_WORD})
@@ -41,21 +42,28 @@ _CALLED: Final = re.compile(
 ).search
 
 
-def glance(text: bytes) -> bool:
-    """Whether the text must be examined; False is certain."""
-    lowered = str(text, "latin-1").lower()
-    if lowered[:6] not in _USUAL:
+def glance(text: bytes, suspects: tuple[str, ...] = ()) -> bool:
+    """Whether the text must be examined; False is certain.
+
+    `suspects` are names of functions that may do anything, in small letters.
+    """
+    lowered = text.decode("latin-1").lower()
+    updates = _USUAL.get(lowered[:6])
+    if updates is None:
         front = _FRONT.match(lowered)
         if front is None:
             return True
         if "local" in lowered and _to_default(lowered):
             return True
         lowered = lowered[front.end() :]
+        updates = lowered[0] in "uwc"  # or COPY, or WITH
     if "into" in lowered and not lowered.startswith(("insert", "merge")):
         return True  # SELECT INTO
     if "(" in lowered and _CALLED(lowered) and any(call in lowered for call in CALLS):
         return True
-    if lowered[0] in "uwc" and "pg_settings" in lowered:
+    if updates and "pg_settings" in lowered:
+        return True
+    if suspects and any(name in lowered for name in suspects):
         return True
     if "&" in lowered and '&"' in lowered:
         return True  # U&"\0073et_config"

@@ -161,7 +161,7 @@ class Roaming(Speaking):
                 )
         else:
             self._belongings.report(*messages.parse_parameter_status(body))
-            self._scan = self._rules.scan_for(self._belongings.reported)
+            self._read_by(self._rules.scan_for(self._belongings.reported))
 
     def _failed(self) -> None:
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""

@@ -51,13 +51,14 @@ from guardproxy.wire.messages import (
 
 STATEMENT_PREFIX: Final = 256
 """Bytes of the last statement kept for people to read."""
-BACKLOG_LIMIT = 64 * 1024
+BACKLOG_LIMIT: Final = 64 * 1024
 """Bytes kept of a client that waits for a server; then its socket is not read any more."""
 
 _POOLED, _SKIPPED = client_table(ILLEGAL, {}), skipped_table(ILLEGAL)
 HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
 SERVER_STOPS: Final = stops(HEEDED)
+_IDLE_TALK: Final = stops(b"HcdfX")
 _MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-( \t\r\n")
 # Bytes: the types of 65,535 parameters are 262,142. What is longer just passes.
 _LONGEST_HEEDED: Final = 300_000
@@ -67,6 +68,7 @@ Answered = Callable[[list[Message], float], bytes]
 
 # An enum's members are slow to look up (CPython 3.11).
 _ACTIVE: Final = State.ACTIVE
+_PARKED: Final = State.PARKED
 _ASKED: Final = Event.ASKED
 _WANT_SERVER: Final = Command.WANT_SERVER
 
@@ -254,23 +256,25 @@ class Session(Life):
 
         A full backlog pauses the client first: there may be a server at once, which resumes it.
         """
-        self.backlog += data
-        if self.state is State.PARKED:
-            self._drop_idle_talk()
-            if self.backlog[:1] == b"X":
+        self.backlog = backlog = self.backlog + data if self.backlog else data
+        parked = self.state is _PARKED
+        if parked and backlog and (self._client_skip or _IDLE_TALK[backlog[0]]):
+            backlog = self._drop_idle_talk()
+            if backlog[:1] == b"X":
                 self.commands.append(Command.LEAVE)
                 return b""
-        if len(self.backlog) >= BACKLOG_LIMIT:
+        here = len(backlog)
+        if here >= BACKLOG_LIMIT:
             self.commands.append(Command.PAUSE_CLIENT)
-        if self.state is State.PARKED and _whole_message(self.backlog):
-            self.enter(Event.ASKED, now)
+        if parked and here >= HEADER_SIZE and here > min(header(backlog)[1], BACKLOG_LIMIT - 1):
+            self.enter(_ASKED, now)
             self.commands.append(_WANT_SERVER)
         return b""
 
-    def _drop_idle_talk(self) -> None:
+    def _drop_idle_talk(self) -> bytes:
         """Flush with nothing to flush, and what is left of a COPY that failed, are not answered.
 
-        (PostgreSQL, "COPY Operations": the backend ignores them.)
+        (PostgreSQL, "COPY Operations": the backend ignores them.) Returns what else there is.
         """
         at = self._client_skip
         end = len(self.backlog)
@@ -278,6 +282,7 @@ class Session(Life):
             at += header(self.backlog, at)[1] + 1
         self._client_skip = max(at - end, 0)
         self.backlog = self.backlog[at:]
+        return self.backlog
 
     # -- the lease --------------------------------------------------------------------------------
 
@@ -488,8 +493,3 @@ class Session(Life):
         if self.state is State.IDLE and not listening and not self._client_tail:
             self.commands.append(Command.EXPIRE)
         return b""
-
-
-def _whole_message(backlog: bytes) -> bool:
-    here = len(backlog)
-    return here >= HEADER_SIZE and here > min(header(backlog)[1], BACKLOG_LIMIT - 1)

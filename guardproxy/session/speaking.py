@@ -13,7 +13,6 @@ from typing import Final
 
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session.acts import (
-    BINDS,
     CALLS,
     ENDS,
     HELD,
@@ -24,22 +23,26 @@ from guardproxy.session.acts import (
     UP_TO_SYNC,
 )
 from guardproxy.session.backend import Backend
-from guardproxy.session.belongings import Belongings, Rules
+from guardproxy.session.belongings import Belongings, Blind, Rules
 from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_bound
 from guardproxy.session.commands import Command
+from guardproxy.session.glance import glance
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading
 from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Session
 from guardproxy.session.statement import concerns_statements
 from guardproxy.session.statements import Statements
 from guardproxy.session.states import Event, State
+from guardproxy.session.suspicion import Scan
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Message, renaming, stops
 from guardproxy.wire.messages import (
+    BIND,
     CLOSE,
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
+    DESCRIBE,
     ERROR,
     FUNCTION_CALL,
     PARSE_COMPLETE,
@@ -61,6 +64,7 @@ MAX_NAME: Final = 64 * 1024
 MAX_REPEATED: Final = 4096
 """Bytes of a batch that are kept in case it must be said again."""
 
+_NOTHING: Final = NOTHING  # mypyc looks up in a dict what is only imported
 _TOO_LONG: Final = Finding(pins=frozenset((PinReason.STATEMENT,)))
 
 
@@ -84,6 +88,7 @@ class Speaking(Session):
         "_said",
         "_scan",
         "_statements",
+        "_suspects",
         "backend",
     )
 
@@ -99,7 +104,7 @@ class Speaking(Session):
         self._table = self._usual = ROAMING
         self.backend: Backend | None = None
         self._rules = rules
-        self._scan = rules.scan_for(known)
+        self._read_by(rules.scan_for(known))
         self._belongings = Belongings(parameters, known, rules.probe)
         self._statements = Statements(rules.max_prepared_statements, self._reading)
         self._asking: bytes | None = None  # what to go on with when a Bind need not wait any more
@@ -111,6 +116,11 @@ class Speaking(Session):
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = (0, 0)  # bytes the client had heard before it, and said with it
         self._repeating = False
+
+    def _read_by(self, scan: Scan | Blind) -> None:
+        """Who judges what the client says: its encoding may hide words."""
+        self._scan = scan
+        self._suspects = scan.suspects
 
     @property
     def prepared_statements(self) -> int:
@@ -149,7 +159,7 @@ class Speaking(Session):
         if end >= len(data) and length <= MAX_CARRIED:
             return False
         text = data[at + HEADER_SIZE : end]
-        finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
+        finding = self._scan.examine(text) if glance(text, self._suspects) else _NOTHING
         waits = self.owed and not (self.unsynced or self.copying)
         if waits and concerns_statements(finding, text):
             return self._hold(data, at)  # what is there to execute depends on what comes before
@@ -158,7 +168,7 @@ class Speaking(Session):
         self._remember(text)
         if self._statements.unnamed is not None:
             self._statements.forget_unnamed()
-        if finding is not NOTHING:
+        if finding is not _NOTHING:
             self._alone = not (self.owed or self.unsynced)
             self._suspect(finding)
             self._make_way(finding, text, at)
@@ -228,22 +238,28 @@ class Speaking(Session):
         self.commands.append(Command.TELL_SERVER)
 
     def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
-        if act == BINDS:
-            start = data.find(b"\0", at + HEADER_SIZE) + 1
-            stop = data.find(b"\0", start) if start else -1
-        elif act == PARSES:
+        if act == NAMES:
+            return self._named(kind, length, data, at, now)
+        if act == PARSES:
             return self._parse(length, data, at, now)
-        elif act == NAMES:
-            start = at + HEADER_SIZE + 1
-            stop = data.find(b"\0", start)
-        elif act == HOLDS:
+        if act == HOLDS:
             return self._hold(data, at)
-        elif act == CALLS:
+        if act == CALLS:
             return self._call(at, now)
-        elif act == ENDS:
+        if act == ENDS:
             return self._end_batch()
-        else:
-            return super()._note(act, kind, length, data, at, now)
+        return super()._note(act, kind, length, data, at, now)
+
+    def _named(self, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
+        """Bind, Describe or Close; their statement's name is from `start` to `stop`."""
+        start = at + HEADER_SIZE + 1
+        first = data[start - 1] if start <= len(data) else -1
+        if kind == DESCRIBE and first == _PORTAL:
+            self._extended(now)
+            return True
+        if kind == BIND and first:  # its portal has a name
+            start = data.find(b"\0", at + HEADER_SIZE) + 1
+        stop = data.find(b"\0", start) if start else -1
         if stop < 0 and not self._malformed(length, data, at):
             return False
         self._alone = not (self.unsynced or self.owed)
@@ -252,7 +268,7 @@ class Speaking(Session):
         self.unsynced = goes_on = True
         if stop > at + length or stop < 0:
             pass  # PostgreSQL will say what is wrong with it
-        elif act == BINDS:
+        elif kind == BIND:
             goes_on = self._bind(length, data, at, start, stop)
         else:
             self._name(kind, length, data, at, start, stop)
@@ -291,7 +307,7 @@ class Speaking(Session):
         if there == name and name:
             return True
         finding = statements.finding(name)
-        if finding is not NOTHING:  # what a statement may do, it may do each time
+        if finding is not _NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
             self._make_way(finding, statements.text(name), at)
             if finding.must_end:
@@ -317,7 +333,7 @@ class Speaking(Session):
         else:
             name = data[start:stop]
             finding = self._statements.finding(name)
-            if finding is not NOTHING:  # the rows of EXECUTE are those of what it executes
+            if finding is not _NOTHING:  # the rows of EXECUTE are those of what it executes
                 self._make_way(finding, self._statements.text(name), at, runs=False)
             if self._statements.here.get(name) != name:
                 self._where_it_is(length, data, at, start, stop)
@@ -379,7 +395,7 @@ class Speaking(Session):
             return True
         text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
         self._remember(text)
-        finding = self._scan.examine(text) if self._scan.glance(text) else NOTHING
+        finding = self._scan.examine(text) if glance(text, self._suspects) else _NOTHING
         if not whole:
             finding = replace(finding, suspicion=EVERYTHING)
             self._suspect(_TOO_LONG)

@@ -11,9 +11,9 @@ in the text at all; functions known for it can be named.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from guardproxy.session.glance import CALLS, glance
+from guardproxy.session.glance import CALLS
 from guardproxy.session.pins import ALL, EVERYTHING, Finding, PinReason, Suspicion
 from guardproxy.session.tokens import (
     Kind,
@@ -36,19 +36,16 @@ _MOST_STEPS = 10_000
 
 
 class Scan:
-    """`functions` are the names of those that may do anything to a session."""
+    """`functions` are the names of those that may do anything to a session.
+
+    `suspects` are they for `glance`.
+    """
 
     def __init__(self, functions: Iterable[str] = ()) -> None:
         self.functions = frozenset(map(_as_read, functions))
-        self.glance: Callable[[bytes], bool] = self._glance if self.functions else glance
-        named = map(re.escape, sorted(self.functions))
+        self.suspects = tuple(sorted(self.functions))
+        named = map(re.escape, self.suspects)
         self._skip = skipping("|".join((*_MARKS, *named))).match
-
-    def _glance(self, text: bytes) -> bool:
-        if glance(text):
-            return True
-        lowered = str(text, "latin-1").lower()
-        return any(name in lowered for name in self.functions)
 
     def examine(self, text: bytes) -> Finding:
         """What each statement of the text may leave behind."""

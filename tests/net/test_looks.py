@@ -138,7 +138,7 @@ def test_times_are_counted_in_histograms(stage: Stage) -> None:
 
 def test_limits_are_those_of_its_override(stage: Stage) -> None:
     client = stage.client()
-    client.link.limits = SessionLimits(0, 1.0, 60.0, 0.0, None, None)
+    client.link.limit_to(SessionLimits(0, 1.0, 60.0, 0.0, None, None))
     assert view(stage, client).idle_limit == 60.0
 
 

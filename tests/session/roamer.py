@@ -31,7 +31,7 @@ FOUND = {
     "RESET": Finding(SETTINGS, frozenset(("work_mem",))),
     "LISTEN": Finding(Suspicion.LISTEN),
     "UNLISTEN": Finding(Suspicion.LISTEN),
-    "LOCK": Finding(Suspicion.LOCKS),
+    "ADVISORY": Finding(Suspicion.LOCKS),
     "LASTVAL": Finding(pins=frozenset((PinReason.SEQUENCE,))),
     "LOAD": Finding(pins=frozenset((PinReason.LOAD,))),
     "PREPARE": Finding(Suspicion.PREPARED),
@@ -48,16 +48,12 @@ FOUND = {
 class Words(Scan):
     """Tells by the first word of a statement."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.glance = lambda text: text.decode().partition(" ")[0] in FOUND
-
     def examine(self, text: bytes) -> Finding:
-        verb, *words = text.decode().split()
+        verb, _, name = text.decode().partition(" ")
         found = FOUND.get(verb, NOTHING)
         if verb != "RESET":
             return found
-        name = pins.ALL if words == ["ALL"] else words[0].lower()
+        name = pins.ALL if name == "ALL" else name.lower()
         return dataclasses.replace(found, restores=frozenset((name,)))
 
 

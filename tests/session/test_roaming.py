@@ -280,7 +280,7 @@ def test_always_asks_for_everything() -> None:
     ("statement", "reason"),
     [
         ("LISTEN", PinReason.LISTEN),
-        ("LOCK", PinReason.ADVISORY_LOCK),
+        ("ADVISORY", PinReason.ADVISORY_LOCK),
         ('"SET work_mem 2MB"', PinReason.SETTING),
     ],
 )

@@ -220,13 +220,13 @@ def test_what_is_found(text: str, found: Finding) -> None:
 def test_a_named_function_may_do_anything() -> None:
     scan = Scan(["app.Switch_Tenant", "größe"])
     for text in ("SELECT switch_tenant(1)", 'SELECT (a)."switch_tenant" FROM a', "SELECT GRößE(1)"):
-        assert scan.glance(text.encode())
+        assert glance(text.encode(), scan.suspects)
         assert scan.examine(text.encode()) == Finding(EVERYTHING)
-        assert not SCAN.glance(text.encode())
+        assert not glance(text.encode(), SCAN.suspects)
     for text in ("SELECT 1", "SELECT switch_tenants(1)", "SELECT 'switch_tenant(1)'"):
         assert scan.examine(text.encode()) == NOTHING
-    assert not scan.glance(b"SELECT 1")
-    assert scan.glance(b"LISTEN a")
+    assert not glance(b"SELECT 1", scan.suspects)
+    assert glance(b"LISTEN a", scan.suspects)
 
 
 # ------------------------------------------------------------- whatever is around the words

@@ -2,6 +2,7 @@
 
 import pytest
 
+from guardproxy.session.glance import glance
 from guardproxy.session.pins import ALL, EVERYTHING, NOTHING, Finding, PinReason, Suspicion
 from guardproxy.session.suspicion import Scan
 from guardproxy.session.verbs import REPORTED
@@ -26,9 +27,8 @@ def pins(*reasons: PinReason) -> Finding:
 
 def finding(text: str) -> Finding:
     """Also what `glance` says: it may not be content with what leaves something behind."""
-    scan = Scan()
-    found = scan.examine(text.encode())
-    assert found == NOTHING or scan.glance(text.encode())
+    found = Scan().examine(text.encode())
+    assert found == NOTHING or glance(text.encode())
     return found
 
 
@@ -316,4 +316,4 @@ def test_a_local_default_has_other_words_too(text: str, setting: str) -> None:
 @pytest.mark.parametrize("text", ["SET LOCAL work_mem TO DEFAULT", "set local work_mem = default"])
 def test_a_local_default_is_the_clients_own(text: str) -> None:
     assert finding(text) == Finding(restores_local=frozenset({"work_mem"}))
-    assert Scan().glance(text.encode())
+    assert glance(text.encode())
