@@ -14,9 +14,9 @@ from guardproxy.session.verbs import HARMLESS
 CALLS: Final = ("set_config", "set_limit", "setseed", "currval", "lastval", "advisory")
 """Words in the names of functions that change a session when they are called."""
 
-# The first six letters of statements that need not be looked at for their verb.
+# The first six letters of statements that need not be looked at for their verb; besides SELECT.
 _USUAL: Final = {
-    **dict.fromkeys(("select", "insert", "delete", "values", "fetch ", "merge "), False),
+    **dict.fromkeys(("insert", "delete", "values", "fetch ", "merge "), False),
     **dict.fromkeys(("begin", "begin ", "begin;", "commit", "rollba", "savepo", "releas"), False),
     "update": True,  # it may be of pg_settings
 }
@@ -48,7 +48,7 @@ def glance(text: bytes, suspects: tuple[str, ...] = ()) -> bool:
     `suspects` are names of functions that may do anything, in small letters.
     """
     lowered = text.decode("latin-1").lower()
-    updates = _USUAL.get(lowered[:6])
+    updates = False if lowered.startswith("select") else _USUAL.get(lowered[:6])
     if updates is None:
         front = _FRONT.match(lowered)
         if front is None:
@@ -63,10 +63,10 @@ def glance(text: bytes, suspects: tuple[str, ...] = ()) -> bool:
         return True
     if updates and "pg_settings" in lowered:
         return True
-    if suspects and any(name in lowered for name in suspects):
-        return True
     if "&" in lowered and '&"' in lowered:
         return True  # U&"\0073et_config"
+    if suspects and any(name in lowered for name in suspects):
+        return True
     at = lowered.find(";") + 1
     return 0 < at < len(lowered) and not lowered[at:].isspace()
 

@@ -36,7 +36,7 @@ from guardproxy.session.states import Event, State
 from guardproxy.session.suspicion import Scan
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, Message, renaming, stops
+from guardproxy.wire.frames import HEADER_SIZE, Message, end_of_name, renaming, stops
 from guardproxy.wire.messages import (
     BIND,
     CLOSE,
@@ -258,8 +258,8 @@ class Speaking(Session):
             self._extended(now)
             return True
         if kind == BIND and first:  # its portal has a name
-            start = data.find(b"\0", at + HEADER_SIZE) + 1
-        stop = data.find(b"\0", start) if start else -1
+            start = end_of_name(data, at + HEADER_SIZE) + 1
+        stop = end_of_name(data, start) if start else -1
         if stop < 0 and not self._malformed(length, data, at):
             return False
         self._alone = not (self.unsynced or self.owed)

@@ -57,6 +57,17 @@ def skim(data: bytes, at: int, end: int, table: bytes) -> int:
     return at
 
 
+_SHORT: Final = 24
+
+
+def end_of_name(data: bytes, start: int) -> int:
+    """Where its NUL is; -1 if that is not here. Most names are too short for a call to be worth."""
+    for at in range(start, min(start + _SHORT, len(data))):
+        if not data[at]:
+            return at
+    return data.find(b"\0", start)
+
+
 struct_header: Final = struct.Struct("!BI").unpack_from
 
 
@@ -72,10 +83,15 @@ def struct_skim(data: bytes, at: int, end: int, table: bytes) -> int:
     return at
 
 
-TWINS: Final = ((header, struct_header), (skim, struct_skim))
-"""By index and by struct: tests hold them to each other."""
+def found_end(data: bytes, start: int) -> int:
+    """`end_of_name`, for the interpreter."""
+    return data.find(b"\0", start)
+
+
+TWINS: Final = ((header, struct_header), (skim, struct_skim), (end_of_name, found_end))
+"""For machine code and for the interpreter: tests hold them to each other."""
 if not COMPILED:
-    globals().update(header=struct_header, skim=struct_skim)
+    globals().update(header=struct_header, skim=struct_skim, end_of_name=found_end)
 
 
 Edit = tuple[int, int, bytes]

@@ -147,3 +147,9 @@ def test_a_header_is_read_alike_by_index_and_by_struct(data: bytes, at: int) -> 
     at = min(at, len(data) - HEADER_SIZE)
     by_index, by_struct = (read(data, at) for read in TWINS[0])
     assert by_index == by_struct
+
+
+@given(st.text("\0ab", max_size=60), st.integers(0, 70))
+def test_a_name_ends_alike_by_index_and_by_search(text: str, start: int) -> None:
+    by_index, by_search = (find(text.encode(), start) for find in TWINS[2])
+    assert by_index == by_search
