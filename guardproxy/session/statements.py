@@ -43,9 +43,9 @@ MAX_BYTES = 32 << 20
 
 
 _NO_UNNAMED: Final = Undo(b"")
-_TO_BE_DROPPED: Final = Statement(b"ROLLBACK\0\0\0", NOTHING)
-"""Has the name of a statement that DEALLOCATE is to find. To make that itself might be impossible
-by now (its table is gone), which is nothing to DEALLOCATE; this can be made at any time."""
+_STAND_IN: Final = Statement(b"ROLLBACK\0\0\0", NOTHING)
+"""Has the name of a statement that DEALLOCATE is to drop, or that a Parse must find taken. To make
+that itself might be impossible by now (its table is gone); this can be made at any time."""
 
 
 class Statements:
@@ -256,20 +256,14 @@ class Statements:
         return first, made.name
 
     def _parse_again(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
-        """The name is taken: PostgreSQL is to say so, and for that it must be taken there.
-
-        By this statement under this name, for the error tells it: one that is there under another
-        of the client's names, or somebody else's, is made anew.
-        """
+        """The name is taken: PostgreSQL is to say so, and for that it must be taken there."""
         first, there = b"", name
         taken = self._shelf.named(name)
         if taken is None or self._doubtful(taken, batch):
-            mine = self.names[name]
-            other = self._shelf.find(mine.statement)
-            if other is not None and mine.statement.body:
-                first = self._close(other, batch)
-            more, there = self._fetch(mine, name, batch)
-            first += more
+            if taken is not None:
+                first = self._close(taken, batch)
+            there = self._shelf.free_name(name)
+            first += self._made_as(there, _STAND_IN, batch)
         self._pending.append((batch, False, None))
         return first, there
 
@@ -364,7 +358,7 @@ class Statements:
             if name in used and not failed:
                 first += self._under_its_name(name, batch)
             elif name not in used and self._shelf.named(name) is None:
-                first += self._made_as(name, _TO_BE_DROPPED, batch)
+                first += self._made_as(name, _STAND_IN, batch)
         self._by_sql = True
         if runs:
             self._deallocated += dropped

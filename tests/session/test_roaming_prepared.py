@@ -119,9 +119,24 @@ def test_a_name_taken_twice_is_postgresqls_to_refuse() -> None:
 def test_on_another_server_it_must_be_taken_first() -> None:
     moved(having()).play(f"""
         {comes_back("Parse s 'SELECT 2' + Sync")}
-        >S Parse s 'SELECT 1' + Parse s 'SELECT 2' + Sync
+        >S Parse s ROLLBACK + Parse s 'SELECT 2' + Sync
         S> ParseComplete + ErrorResponse ERROR 42P05 exists + ReadyForQuery I
         >C ErrorResponse ERROR 42P05 exists + ReadyForQuery I""")
+
+
+def test_it_is_taken_though_its_own_text_would_be_refused_by_now() -> None:
+    """And what has taken it is no statement of the client's."""
+    gone = "ErrorResponse ERROR 42P01 'no such table' + ReadyForQuery I"
+    moved(having()).play(f"""
+        {comes_back(USED.format("s"))}
+        >S Parse s 'SELECT 1' + {USED.format("s")}
+        S> {gone}
+        >C {gone}
+        C> Parse s 'SELECT 2' + Sync
+        >S Parse s ROLLBACK + Parse s 'SELECT 2' + Sync
+        S> ParseComplete + ErrorResponse ERROR 42P05 exists + ReadyForQuery I
+        >C ErrorResponse ERROR 42P05 exists + ReadyForQuery I
+        C> Parse t 'ROLLBACK' + Sync""")
 
 
 def test_and_the_error_must_tell_the_name_that_was_taken() -> None:
@@ -133,7 +148,7 @@ def test_and_the_error_must_tell_the_name_that_was_taken() -> None:
     )
     stage.play("""
         C> Parse b 'SELECT 2' + Sync
-        >S Close S a + Parse b 'SELECT 1' + Parse b 'SELECT 2' + Sync""")
+        >S Parse b ROLLBACK + Parse b 'SELECT 2' + Sync""")
 
 
 # -- made where missing ----------------------------------------------------------------------------
@@ -301,7 +316,7 @@ def test_nor_does_it_take_a_name_for_taken() -> None:
         {comes_back("Execute nope + Bind '' s + Sync")}
         >S Execute nope + Parse s 'SELECT 1' + Bind '' s + Sync
         C> Parse s 'SELECT 2' + Sync
-        >S Close S s + Close S s + Parse s 'SELECT 1' + Parse s 'SELECT 2' + Sync""")
+        >S Close S s + Parse s ROLLBACK + Parse s 'SELECT 2' + Sync""")
 
 
 def test_nor_a_name_for_free() -> None:
