@@ -76,14 +76,15 @@ class Builds(Protocol):
     def buildProtocol(self, addr: object) -> Receiver | None: ...
 
 
-class _Adapter(asyncio.Protocol):
+class Adapter(asyncio.Protocol):
     """The loop's protocol: hands a Twisted protocol what happens to its stream."""
 
-    __slots__ = ("_protocol", "_transport", "data_received")
+    __slots__ = ("_over", "_protocol", "_transport", "data_received")
 
     def __init__(self, protocol: Receiver) -> None:
         self._protocol = protocol
         self._transport: StreamTransport | None = None
+        self._over = False
         # The loop finds the protocol's own method here: no call is added.
         self.data_received = protocol.dataReceived  # type: ignore[method-assign]
 
@@ -91,7 +92,16 @@ class _Adapter(asyncio.Protocol):
         self._transport = StreamTransport(self, cast(asyncio.Transport, transport))
         self._protocol.makeConnection(self._transport)
 
+    def given_up(self) -> None:
+        """In a connect or a handshake, of which the loops do not always tell the end."""
+        if self._transport is not None:
+            self._transport.abortConnection()
+            self.connection_lost(None)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._over:
+            return
+        self._over = True
         reason = Failure(error.ConnectionLost(str(exc))) if exc else connectionDone
         if self._transport is not None:
             self._transport.unregisterProducer()
@@ -142,13 +152,17 @@ class StreamClientEndpoint:
         if protocol is None:
             raise error.ConnectionAborted("the factory wants no connection")
         loop = asyncio.get_running_loop()
-        adapter = _Adapter(protocol)
-        if self.is_unix:
-            path = socket_path(self.host, self.port)
-            await loop.create_unix_connection(lambda: adapter, path)
-        else:
-            transport, _ = await loop.create_connection(lambda: adapter, self.host, self.port)
-            _keep_alive(transport.get_extra_info("socket"))
+        adapter = Adapter(protocol)
+        try:
+            if self.is_unix:
+                path = socket_path(self.host, self.port)
+                await loop.create_unix_connection(lambda: adapter, path)
+            else:
+                transport, _ = await loop.create_connection(lambda: adapter, self.host, self.port)
+                _keep_alive(transport.get_extra_info("socket"))
+        except BaseException:
+            adapter.given_up()
+            raise
         return protocol
 
 
@@ -291,7 +305,7 @@ class StreamPort:
             arrived.close()
             return
         arrived.setblocking(False)
-        adapter = _Adapter(protocol)
+        adapter = Adapter(protocol)
         loop = asyncio.get_event_loop()
         task = loop.create_task(loop.connect_accepted_socket(lambda: adapter, arrived))
         self._arrivals[task] = arrived

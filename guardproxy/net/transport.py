@@ -6,9 +6,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from guardproxy.net.streams import Adapter
 
 LINGER = 5.0
 """Seconds a closing stream may take to get rid of its last bytes."""
@@ -39,7 +42,7 @@ class StreamTransport:
 
     write: Callable[[bytes], None]
 
-    def __init__(self, adapter: asyncio.Protocol, stream: asyncio.Transport) -> None:
+    def __init__(self, adapter: Adapter, stream: asyncio.Transport) -> None:
         self._adapter = adapter
         self.producer: Producer | None = None  # not read while this one is full
         self.full = False  # the far side cannot take more just now
@@ -60,6 +63,8 @@ class StreamTransport:
 
     def loseWriteConnection(self) -> None:
         """Let the other side see the end and close; with TLS there is no half of an end."""
+        if self._stream.is_closing():
+            return
         if self._stream.can_write_eof():
             self._stream.write_eof()
         else:
@@ -159,7 +164,11 @@ class StreamTransport:
             await asyncio.sleep(0)  # start_tls has put its protocol on the stream
             await asyncio.sleep(0)  # and that protocol knows its transport; nothing was read yet
             _feed(cast(asyncio.BufferedProtocol, self._stream.get_protocol()), hello)
-        secured = await handshake
+        try:
+            secured = await handshake
+        except asyncio.CancelledError:
+            self._adapter.given_up()
+            raise
         if secured is None:
             raise ConnectionAbortedError("TLS handshake failed")
         self._use(secured)

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
@@ -26,7 +25,6 @@ from guardproxy.net.streams import (
     socket_path,
 )
 from guardproxy.net.transport import StreamTransport
-from tests.net import certificates
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 WITHIN = 10.0
@@ -193,6 +191,45 @@ def test_half_an_end_lets_the_other_side_finish(run: Run) -> None:
     run(story())
 
 
+def test_half_an_end_is_too_late_for_a_stream_that_is_over(run: Run) -> None:
+    """In the turns of the loop before its protocol hears of it."""
+
+    async def story() -> None:
+        async with listening() as place:
+            near, _ = await place.call()
+            near.transport.abortConnection()
+            await asyncio.sleep(0)  # uvloop closes its handle here
+            near.transport.loseWriteConnection()
+            await near.until(lambda: near.lost)
+
+    run(story())
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_who_is_given_up_hears_of_its_end_if_it_has_heard_of_its_beginning(
+    run: Run, turns: int
+) -> None:
+    """A connect is cancelled, however far it has come."""
+
+    async def story() -> None:
+        async with listening() as place:
+            near = Ends()
+            connecting = StreamClientEndpoint(place.host, place.number).connect(near)
+            connecting.addErrback(lambda failure: failure.trap(asyncio.CancelledError))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            await asyncio.sleep(0.02)
+            for end in near.built:
+                if not end.transport:
+                    continue
+                end.transport.abortConnection()
+                await end.until(partial(getattr, end, "lost"))
+                assert len(end.lost) == 1
+
+    run(story())
+
+
 def test_a_unix_socket_has_postgres_name(run: Run, tmp_path: Path) -> None:
     async def story() -> None:
         async with listening(str(tmp_path)) as place:
@@ -286,97 +323,6 @@ def test_pausing_what_is_over_does_no_harm(run: Run) -> None:
             near.transport.resumeProducing()
             near.transport.stopProducing()
             await far.until(lambda: far.lost)
-
-    run(story())
-
-
-# -- TLS -------------------------------------------------------------------------------------------
-
-
-class Contexts:
-    def __init__(self, folder: Path) -> None:
-        made = certificates.make(folder, "localhost")
-        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.server.load_cert_chain(made.cert, made.key)
-        self.server.set_alpn_protocols(["postgresql"])
-        self.client = ssl.create_default_context(cafile=made.cert)
-        self.client.set_alpn_protocols(["postgresql"])
-
-
-@pytest.fixture
-def contexts(tmp_path: Path) -> Contexts:
-    return Contexts(tmp_path)
-
-
-def test_both_ends_can_turn_to_tls(run: Run, contexts: Contexts) -> None:
-    async def story() -> None:
-        loop = asyncio.get_running_loop()
-        async with listening() as place:
-            near, far = await place.call()
-            near.transport.write(b"S?")
-            await far.hears(b"S?")
-            await asyncio.gather(
-                far.transport.start_tls(contexts.server, server_side=True).asFuture(loop),
-                near.transport.start_tls(contexts.client, server_hostname="localhost").asFuture(
-                    loop
-                ),
-            )
-            near.transport.write(b" hello")
-            await far.hears(b"S? hello")
-            far.transport.write(b"secret")
-            await near.hears(b"secret")
-            session = near.transport.tls
-            assert session is not None
-            assert session.selected_alpn_protocol() == "postgresql"
-            assert session.getpeercert()
-            near.transport.loseWriteConnection()  # with TLS this is the whole end
-            await far.until(lambda: far.lost)
-
-    run(story())
-
-
-class Direct(End):
-    """Begins TLS with whatever comes first."""
-
-    context: ssl.SSLContext
-    started = False
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.started:
-            super().dataReceived(data)
-            return
-        self.started = True
-        secured = self.transport.start_tls(self.context, server_side=True, hello=data)
-        secured.addCallback(lambda _: self.transport.write(b"welcome"))
-
-
-def test_a_handshake_whose_beginning_was_read_already(run: Run, contexts: Contexts) -> None:
-    """Direct TLS: the first chunk is a ClientHello, and belongs to the handshake."""
-
-    async def story() -> None:
-        Direct.context = contexts.server
-        async with listening(kind=Direct) as place:
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", place.number, ssl=contexts.client, server_hostname="localhost"
-            )
-            writer.write(b"hello")  # perhaps in one chunk with the end of the handshake
-            assert await reader.readexactly(7) == b"welcome"
-            await place.factory.built[0].hears(b"hello")
-            writer.close()
-            await writer.wait_closed()
-
-    run(story())
-
-
-def test_a_handshake_that_fails_is_an_os_error(run: Run, contexts: Contexts) -> None:
-    async def story() -> None:
-        loop = asyncio.get_running_loop()
-        async with listening() as place:
-            near, far = await place.call()
-            near.transport.write(b"this is no ClientHello at all")
-            with pytest.raises(OSError, match=r"."):
-                await far.transport.start_tls(contexts.server, server_side=True).asFuture(loop)
-            near.transport.abortConnection()
 
     run(story())
 

@@ -12,7 +12,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from guardproxy.net.streams import StreamPort, StreamServerEndpoint, socket_path
-from tests.net.test_streams import Contexts, Ends, Run, run  # noqa: F401 a fixture
+from tests.net.test_streams import Ends, Run, run  # noqa: F401 a fixture
+from tests.net.test_streams_tls import Contexts
 
 WAITING = 100
 """In the queue of a socket: more than are accepted in one go."""

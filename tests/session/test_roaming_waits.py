@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardproxy.session import speaking
+from guardproxy.session.session import BACKLOG_LIMIT
 from guardproxy.session.states import State
 from tests.session.roamer import (
     USED,
@@ -129,16 +129,16 @@ def test_all_is_counted_once(ours: list[int]) -> None:
     assert stage.session.received - before == len(words)
 
 
-def test_a_client_that_says_much_meanwhile_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speaking, "BACKLOG_LIMIT", 20)
+def test_a_client_that_says_much_meanwhile_is_not_read() -> None:
+    long = "x" * BACKLOG_LIMIT
     idle().play(f"""
         C> Query 'DEALLOCATE s'
         C| Query short
-        C| Query 'long enough'
+        C| Query {long}
         !! PAUSE_CLIENT
         S> {AGAIN}
         !! RESUME_CLIENT TELL_SERVER
-        >S Query short + Query 'long enough'""")
+        >S Query short + Query {long}""")
 
 
 def test_a_terminate_waits_as_well() -> None:
