@@ -31,7 +31,10 @@ monotonic: Final = time.monotonic  # mypyc looks up in a dict what is only impor
 
 
 class Holder:
-    """Who can hold a ticket, and have a server: a client, or a login's errand."""
+    """Who can hold a ticket, and have a server: a client, or a login's errand.
+
+    A class and no protocol, because machine code calls the methods of a class without a look-up.
+    """
 
     @property
     def idle_since(self) -> float | None:

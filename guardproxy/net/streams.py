@@ -93,7 +93,7 @@ class Adapter(asyncio.Protocol):
         self._protocol.makeConnection(self._transport)
 
     def given_up(self) -> None:
-        """In a connect or a handshake, of which the loops do not always tell the end."""
+        """Of a connect that is cancelled uvloop tells no end, of a handshake asyncio."""
         if self._transport is not None:
             self._transport.abortConnection()
             self.connection_lost(None)
