@@ -99,10 +99,10 @@ class Mine:
 class Lesson:
     """A Describe: what it tells of a statement on a server, and `mine`, who is told; or nobody is.
 
-    That of a portal does not tell the parameters.
+    That of a portal does not tell the parameters. There is no `entry` where nothing is to be learned.
     """
 
-    entry: Entry
+    entry: Entry | None
     mine: Mine | None
     portal: bool = False
     parameters: int = 0

@@ -337,8 +337,8 @@ class Speaking(Session):
                 self._make_way(finding, self._statements.text(name), at, runs=False)
             if self._statements.here.get(name) != name:
                 self._where_it_is(length, data, at, start, stop)
-            if name and self._statements.described(name, self._batch):
-                self._watch(_COMPLETIONS)
+            self._statements.described(name, self._batch)
+            self._watch(_COMPLETIONS)
 
     def _where_it_is(
         self, length: int, data: bytes, at: int, start: int, stop: int, binds: bool = False

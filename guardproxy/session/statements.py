@@ -149,14 +149,15 @@ class Statements:
 
     # -- what the client knows of their types -----------------------------------------------------
 
-    def described(self, name: bytes, batch: int, portal: bool = False) -> bool:
-        """The client has it described; whether the answer is of interest."""
+    def described(self, name: bytes, batch: int, portal: bool = False) -> None:
+        """The client has it described, or its portal if it is Bound for the first time.
+
+        The answer is waited for though nothing be new in it: else what we ask next would get it.
+        """
         mine = self.names.get(name)
         entry = self._shelf.find(mine.statement) if mine else None
-        if mine is None or entry is None or (mine.shape == entry.shape != UNKNOWN):
-            return False
-        self._pending.append((batch, False, Undo(lesson=Lesson(entry, mine, portal))))
-        return True
+        lesson = Lesson(entry, mine if entry else None, portal)
+        self._pending.append((batch, False, Undo(lesson=lesson)))
 
     def uncertain(self, name: bytes, there: bytes) -> bool:
         """Whether what has the name `there` on this server may have other types than it knows."""
@@ -184,11 +185,11 @@ class Statements:
             return False, False  # of another, earlier in the batch
         self._pending.popleft()
         shape = Shape(lesson.parameters, of_columns(body))
-        if not lesson.portal:
+        if lesson.entry is not None and not lesson.portal:
             lesson.entry.shape = shape
         if lesson.mine is not None:
             lesson.mine.shape = shape
-        else:
+        elif ours:
             self._judged = lesson.entry
         return ours, True
 

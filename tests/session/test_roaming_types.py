@@ -1,5 +1,6 @@
 """A roaming session's statements have the types that its client was told, or it hears of it."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,6 +173,30 @@ def test_so_is_a_batch_that_is_still_owed() -> None:
         S| ParseComplete + {TYPES} + {OLD}
         !! TELL_SERVER
         >S {RUN}""")
+
+
+@pytest.mark.parametrize("between", ["", " + Sync"])
+@pytest.mark.parametrize("name", ["t", "''"])
+def test_what_the_client_knows_already_is_told_again_if_it_asks(name: str, between: str) -> None:
+    """And not taken for what we ask about another statement."""
+    stage = told()
+    stage.server = other("theirs", "SELECT 1")
+    known = f"{TYPES} + {NEW}"
+    again = between.replace("Sync", READY)
+    stage.play(f"""
+        {comes_back("Parse t 'SELECT 2' + Describe S t + Sync")}
+        >S Parse t 'SELECT 2' + Describe S t + Sync
+        S> ParseComplete + {known} + {READY}
+        C> Parse '' 'SELECT 2' + Describe S '' + Sync
+        S> ParseComplete + {known} + {READY}
+        C> Describe S {name}{between} + {RUN}
+        >S Describe S {name}{between} + Describe S theirs + Flush
+        S> {known}{again}
+        S| {TYPES} + {OLD}
+        !! TELL_SERVER
+        >S Bind '' theirs + Execute '' + Sync
+        S> {DONE}
+        == idle, owed""")
 
 
 def test_pgjdbc_is_told_when_it_first_binds() -> None:
