@@ -99,7 +99,7 @@ class Mine:
 class Lesson:
     """A Describe: what it tells of a statement on a server, and `mine`, who is told; or nobody is.
 
-    That of a portal does not tell the parameters. There is no `entry` where nothing is to be learned.
+    That of a portal does not tell the parameters. Without an `entry` there is nothing to learn.
     """
 
     entry: Entry | None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from guardproxy.errors import TooManyStatements
-from guardproxy.session.columns import UNKNOWN, Shape, describe, of_columns, of_parameters
+from guardproxy.session.columns import Shape, describe, of_columns, of_parameters
 from guardproxy.session.columns import changed as otherwise
 from guardproxy.session.pins import NOTHING, Finding
 from guardproxy.session.prepared import (

@@ -11,6 +11,7 @@ These differences are none, each for its reason:
 - ParameterDescription before the error that there are no columns to describe: where the statement
   must be made again, that fails first.
 - Which error is told of a batch in a failed transaction, where no statement can be made again.
+- Which of the client's own names for one text is in the error that a Bind has too many values.
 
 And these are not looked at by any script:
 - `pg_settings.source` and `reset_val`, which show that a setting was given back to the client on
@@ -26,14 +27,18 @@ And these are not looked at by any script:
 - The isolation level of a transaction in which a client has reset what it asked for at login: to
   give it back is a query, and the level must be set before any.
 - Literals in prepared statements of clients that change how they are read.
+- EXECUTE by SQL of what the protocol prepared and could not prepare again, for its tables are gone
+  or out of the search_path (README, "What differs").
 - currval and lastval where the nextval before them was in another transaction.
 - What is done inside functions, other than DO blocks (`pool.probe: suspicious` does not see it).
 """
 
+import re
 import struct
 from collections.abc import Iterable
 
 from tests.integration.raw import Message, fields
+from tests.leaks.protocol import STATEMENTS
 
 NAMES = {
     b"?": "(no answer)",
@@ -59,6 +64,8 @@ NAMES = {
     b"t": "ParameterDescription",
 }
 END = "(the connection ended)"
+_OWN = "|".join(name for name in STATEMENTS if name)
+MISCOUNTED = re.compile(rf'(bind message .* but prepared statement) "(?:{_OWN})" (requires)')
 
 
 def shown(message: Message) -> str:
@@ -79,7 +86,10 @@ def shown(message: Message) -> str:
 
 
 def _fields(body: bytes) -> dict[str, str]:
-    return {code: value for code, value in fields(body).items() if code not in "FLR"}
+    said = {code: value for code, value in fields(body).items() if code not in "FLR"}
+    if "M" in said:
+        said["M"] = MISCOUNTED.sub(r"\1 (one of its own) \2", said["M"])
+    return said
 
 
 def columns(body: bytes) -> list[tuple[object, ...]]:

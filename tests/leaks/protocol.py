@@ -34,12 +34,17 @@ TEXTS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     ("discard all", ()),
 )
 STATEMENTS = ("s_1", "s_2", "_pg3_0", "")
+EXECUTED = ("s_1", "s_2")
+"""By SQL too."""
+OF_TABLES = ("select * from who", "select * from tmp_a")
 PORTALS = ("", "", "", "portal_a")
 
 
-def some_text(author: Author) -> tuple[str, tuple[str | None, ...]]:
-    moving = "settings" in author.chosen
-    texts = [pair for pair in TEXTS if not (moving and pair[0] == LOCAL)]
+def some_text(author: Author, name: str) -> tuple[str, tuple[str | None, ...]]:
+    """What may be prepared under this name: see answers.py."""
+    left_out = {LOCAL} if "settings" in author.chosen else set()
+    left_out.update(OF_TABLES if name in EXECUTED else ())
+    texts = [pair for pair in TEXTS if pair[0] not in left_out]
     return author.random.choice([pair for pair in texts if not author.reserved(pair[0])])
 
 
@@ -48,7 +53,7 @@ def _one(author: Author) -> list[Frame]:
     name = author.pick(*STATEMENTS)
     kind = author.pick("parse", "run", "run", "run", "close", "describe", "portal")
     if kind == "parse":
-        text, values[name] = some_text(author)
+        text, values[name] = some_text(author, name)
         again = [frames.close("S", name)] if author.chance(0.4) else []
         return [*again, frames.parse(name, text)]
     if kind == "close":
@@ -83,7 +88,7 @@ def batch(author: Author) -> Steps:
 def parse_and_run_later(author: Author) -> Steps:
     """In three batches, with moments in between at which the server may be another."""
     name = author.pick(*STATEMENTS)
-    text, author.bound[name] = some_text(author)
+    text, author.bound[name] = some_text(author, name)
     ran = (frames.bind("", name, author.bound[name]), frames.execute(""), SYNC)
     return [
         Step((frames.close("S", name), frames.parse(name, text), SYNC)),

@@ -41,6 +41,16 @@ def test_where_an_error_comes_from_in_the_source() -> None:
     assert said((b"E", b"Mno\0\0")) != said((b"E", b"Myes\0\0"))
 
 
+def test_which_of_its_own_names_has_too_many_values() -> None:
+    def error(name: str) -> Message:
+        words = f"bind message supplies 2 parameters, but prepared statement {name} requires 0"
+        return b"E", f"M{words}\0\0".encode()
+
+    assert said(error('"s_1"')) == said(error('"_pg3_0"'))
+    assert said(error('"s_1"')) != said(error('"theirs"'))
+    assert said(error('"s_1"')) != said(error('""'))
+
+
 def test_who_notified() -> None:
     words = b"channel\0payload\0"
     assert said((b"A", b"\0\0\0\1" + words)) == said((b"A", b"\0\0\0\2" + words))
