@@ -19,6 +19,7 @@ from guardproxy.session.acts import (
     HOLDS,
     NAMES,
     PARSES,
+    RESUMES,
     ROAMING,
     UP_TO_SYNC,
 )
@@ -248,7 +249,10 @@ class Speaking(Session):
             return self._call(at, now)
         if act == ENDS:
             return self._end_batch()
-        return super()._note(act, kind, length, data, at, now)
+        noted = super()._note(act, kind, length, data, at, now)
+        if act == RESUMES and (self._restore or self._restore_local):
+            self._table = HELD  # what has been reset is put back first
+        return noted
 
     def _named(self, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
         """Bind, Describe or Close; their statement's name is from `start` to `stop`."""

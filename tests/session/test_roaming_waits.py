@@ -90,6 +90,17 @@ def test_the_sync_of_a_deallocate_is_waited_for_too() -> None:
     assert stage.session._statements.names == {}
 
 
+def test_so_is_the_sync_after_an_error_behind_a_reset() -> None:
+    """The error comes before it: but what was reset is put back before anything else is said."""
+    stage = idle(parameters={"TimeZone": "Mars"})
+    stage.play("""
+        C> Parse '' 'RESET ALL' + Bind '' '' + Execute '' + Bind '' nope + Flush
+        >S Parse '' 'RESET ALL' + Bind '' '' + Execute '' + Bind '' guardproxy_gone_nope + Flush
+        S> ParseComplete + BindComplete + CommandComplete RESET + ErrorResponse ERROR 26000 gone
+        C> Sync + Query x
+        >S Sync""")
+
+
 @pytest.mark.parametrize("first", ["Parse t 'SELECT 2' + Sync", "Close S t + Sync"])
 def test_what_a_name_stands_for_is_known_when_it_is_used(first: str) -> None:
     stage = idle()
