@@ -133,7 +133,7 @@ class Departure:
                 )
                 self.pooler.close_server(link, Reason.DIRTY)
             else:
-                link.backend.discarded()
+                link.discarded()
                 self.pooler.carry_out(
                     self.pooler.admission.released(link.server, self.pooler.now())
                 )

@@ -17,6 +17,7 @@ from guardproxy.pool.pool import Pool
 from guardproxy.session import conversations, login
 from guardproxy.session.belongings import Rules
 from guardproxy.session.login import Admitted, House, Request
+from guardproxy.session.parameters import of_startup, settable
 from guardproxy.session.passthrough import Passthrough
 from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Session
@@ -176,7 +177,8 @@ class Entrance:
         if self.settings.pool.mode == "transaction":
             session = Roaming(parameters, known, now, self._rules, self.pooler.timings)
         else:
-            session = Session(parameters, now, self.pooler.timings)
+            told = settable(known) | of_startup(parameters, known)
+            session = Session(told, now, self.pooler.timings)
         account = self.logins.of(request)
         client.pool = account.pool
         session.application_name = known.get("application_name", "")

@@ -94,7 +94,7 @@ class Errand(Holder):
     def _clean_first(self, link: ServerLink) -> Deferred[Any]:
         """What the session before has set would be taken for PostgreSQL's own answer."""
         cleaned = link.converse(conversations.reset(in_transaction=False))
-        cleaned.addCallback(lambda _: link.backend.discarded())
+        cleaned.addCallback(lambda _: link.discarded())
         return cleaned.addCallback(lambda _: self._use(link))
 
     def _used(self, result: object, link: ServerLink) -> None:

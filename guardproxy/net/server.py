@@ -159,6 +159,8 @@ class ServerLink(Caller):
         if self._talk is None:
             self._unasked(message)
             return
+        if message is not None and message[0] == messages.PARAMETER_STATUS:
+            self.backend.heard(*messages.parse_parameter_status(message[1]))
         try:
             send = self._talk.send(message)  # type: ignore[arg-type]
         except StopIteration as finished:
@@ -187,6 +189,11 @@ class ServerLink(Caller):
             self.server.pool.opened(dict(self.backend.pristine))
         elif kind not in (messages.NOTICE, messages.NOTIFICATION):
             self.pooler.close_server(self, Reason.CLOSED_BY_SERVER)
+
+    def discarded(self) -> None:
+        """DISCARD ALL has run."""
+        if self.backend.discarded():
+            self.server.pool.opened(dict(self.backend.pristine))
 
     # -- cancels ----------------------------------------------------------------------------------
 

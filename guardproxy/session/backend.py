@@ -15,10 +15,11 @@ from guardproxy.session.prepared import Shelf
 class Backend:
     """One server's settings and prepared statements."""
 
-    __slots__ = ("clean", "pristine", "setup", "shelf")
+    __slots__ = ("_said", "clean", "pristine", "setup", "shelf")
 
     def __init__(self, reported: Mapping[str, str]) -> None:
-        self.pristine = dict(reported)  # ParameterStatus values after DISCARD ALL
+        self._said = dict(reported)  # ParameterStatus values as they are now
+        self.pristine = dict(reported)  # and as they are after DISCARD ALL
         self.clean = self.setup = Parameters.of(settable(reported))
         self.shelf = Shelf()
 
@@ -27,14 +28,29 @@ class Backend:
         """Whether its settings are those it logged in with."""
         return self.setup is self.clean
 
-    def discarded(self) -> None:
-        """DISCARD ALL has run: everything is as after the login."""
-        self.setup = self.clean
-        self.shelf.clear()
+    def heard(self, name: str, value: str) -> None:
+        """It reports this, whoever it is talking to."""
+        self._said[name] = value
 
     def reported(self, name: str, value: str) -> None:
         """It says by itself that a setting is another now: its configuration was reloaded."""
+        was_clean = self.is_clean
+        self.heard(name, value)
         self.pristine[name] = value
-        before, self.clean = self.clean, Parameters.of(settable(self.pristine))
-        if self.setup is before:
-            self.setup = self.clean
+        self.clean = Parameters.of(settable(self.pristine))
+        now = self.setup.values | settable({name: value})
+        self.setup = self.clean if was_clean else Parameters.of(now)
+
+    def discarded(self) -> bool:
+        """DISCARD ALL has run: everything is as after a login. Whether that is otherwise now.
+
+        After a reload of PostgreSQL's configuration its defaults are others; that it reported while
+        a session had it, or never, if the session had set the same.
+        """
+        other = self._said != self.pristine
+        if other:
+            self.pristine = dict(self._said)
+            self.clean = Parameters.of(settable(self.pristine))
+        self.setup = self.clean
+        self.shelf.clear()
+        return other

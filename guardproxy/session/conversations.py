@@ -30,9 +30,10 @@ from guardproxy.wire.scram import MECHANISM, MECHANISM_PLUS, ClientExchange, Scr
 # The codes of Authentication messages.
 OK, CLEARTEXT, MD5, SASL, SASL_CONTINUE, SASL_FINAL = 0, 3, 5, 10, 11, 12
 
-SETTLES = stops(bytes([READY_FOR_QUERY, COPY_IN]))
-"""What `settle` must hear. The rest is a client's that left: perhaps millions of rows on their way
-while the cancel is, and each one looked at as a message of its own would keep everybody waiting."""
+SETTLES = stops(bytes([READY_FOR_QUERY, COPY_IN, PARAMETER_STATUS]))
+"""What `settle` and the server's record must hear. The rest is a client's that left: perhaps
+millions of rows on their way while the cancel is, and each one looked at as a message of its own
+would keep everybody waiting."""
 
 
 class Dirty(GuardError):

@@ -42,7 +42,7 @@ class Parameters:
 
     __slots__ = ("__weakref__", "values")
 
-    values: Mapping[str, str]
+    values: dict[str, str]
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> Parameters:
@@ -67,34 +67,68 @@ def settable(reported: Mapping[str, str]) -> dict[str, str]:
 def change(before: Parameters, after: Parameters, clean: Parameters) -> bytes:
     """What makes a server with the settings `before` one with `after`; its replies are ours.
 
-    `clean` is how the server logged in: what is to be so again is reset, not set.
+    `clean` is how the server logged in. What PostgreSQL reports is set to what the client was told
+    even where that is the default: after a reload the default is another. What the session before
+    must not hinder is given back first, and what this one has of it set last.
     """
-    names = before.values.keys() | after.values.keys()
-    differing = {name for name in names if before.values.get(name) != after.values.get(name)}
-    if "session_authorization" in differing:  # which sets the role back
-        differing.add("role")
-    pairs = [(name, _target(name, after, clean)) for name in differing]
-    return messages.run_apart(SET_CONFIG, in_order(pairs))
+    held, wanted = _hindrances(before, clean), _hindrances(after, clean)
+    names = {name for name in before.values if name not in after.values} | {
+        name
+        for name, value in after.values.items()
+        if before.values.get(name) != value or _otherwise(value, before, after)
+    }
+    pairs = [(name, after.values.get(name)) for name in names.difference(HINDRANCES)]
+    if held != wanted or (held and pairs):
+        pairs += [(name, None) for name in _given_back(held)]
+        pairs += wanted.items()
+    return messages.run_apart(SET_CONFIG, in_order(pairs)) if pairs else b""
 
 
-def _target(name: str, after: Parameters, clean: Parameters) -> str | None:
-    value = after.values.get(name)
-    return None if value == clean.values.get(name) else value
+def _hindrances(parameters: Parameters, clean: Parameters) -> dict[str, str]:
+    """Those a session has otherwise than the server by itself."""
+    values = parameters.values
+    return {n: values[n] for n in HINDRANCES if n in values and values[n] != clean.values.get(n)}
+
+
+def _given_back(held: Iterable[str]) -> set[str]:
+    """SET SESSION AUTHORIZATION sets the role back, so RESET is needed for that too."""
+    return {*held, "role"} if "session_authorization" in held else set(held)
+
+
+def _otherwise(value: str, before: Parameters, after: Parameters) -> bool:
+    """Whether the same bytes are another text: each client's values are in its own encoding."""
+    encoding = "client_encoding"
+    return not value.isascii() and before.values.get(encoding) != after.values.get(encoding)
 
 
 def in_order(pairs: Iterable[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
-    """Encoding first: the values after it are in it. Rights last, but given back first."""
+    """Encoding first: the values after it are in it. Of the others, resets: some exclude others.
+
+    Hindrances last, but given back before all.
+    """
     return sorted(pairs, key=_place)
 
 
 def _place(pair: tuple[str, str | None]) -> tuple[int, str]:
     name, value = pair
-    if name in RIGHTS:
-        return (RIGHTS[name] if value is not None else 0, name)
-    return (1 if name == "client_encoding" else 2, name)
+    if name in HINDRANCES:
+        return (HINDRANCES[name][value is not None], name)
+    if name == "client_encoding":
+        return (3, name)
+    return (4 if value is None else 5, name)
 
 
-RIGHTS: Final = {"session_authorization": 3, "role": 4}
+RIGHTS: Final = frozenset(("session_authorization", "role"))
+HINDRANCES: Final = {
+    "statement_timeout": (0, 8),
+    "transaction_timeout": (0, 8),
+    "session_authorization": (1, 6),
+    "role": (2, 7),
+}
+"""What one session has may keep the next from setting its own: when they are reset, and when set.
+
+(SET SESSION AUTHORIZATION and its RESET set the role back.)
+"""
 
 
 def of_startup(wanted: Mapping[str, str], reported: Mapping[str, str]) -> dict[str, str]:

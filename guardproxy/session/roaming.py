@@ -44,7 +44,6 @@ class Roaming(Speaking):
     # -- the lease --------------------------------------------------------------------------------
 
     def _setup(self, backend: Backend) -> bytes:
-        self.backend = backend
         self._statements.arrive(backend.shelf)
         wanted = self._belongings.setup
         before, backend.setup = backend.setup, wanted

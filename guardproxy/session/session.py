@@ -76,7 +76,7 @@ PROBE: Final = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
 
 
 class Session(Life):
-    """A client after login. `parameters` are those of its startup packet, to be set on a server.
+    """A client after login. `parameters` are what it asked for, or was told: its server needs them.
 
     `timings` are those of all sessions together.
     """
@@ -98,6 +98,7 @@ class Session(Life):
         "_usual",
         "_watching",
         "application_name",
+        "backend",
         "backlog",
         "cancel_key",
         "commands",
@@ -116,6 +117,7 @@ class Session(Life):
     ) -> None:
         super().__init__(now, timings or Timings())
         self.leased = False
+        self.backend: Backend | None = None
         self.parameters = parameters
         self.application_name = ""
         self.commands: list[Command | Evacuate] = []
@@ -293,6 +295,7 @@ class Session(Life):
         """
         self.enter(Event.LEASED, now)
         self.leased = True
+        self.backend = backend
         setup = self._setup(backend)
         if setup:
             self._swallow(self._setup_answered)
@@ -411,7 +414,7 @@ class Session(Life):
     def _heed(self, kind: int, body: bytes, at: int) -> None:
         """A message of the server's that matters; it begins at `at` of the chunk."""
         if kind == PARAMETER_STATUS:
-            name, value = messages.parse_parameter_status(body)
+            name, value = self._heard(body)
             if name == "application_name":
                 self.application_name = value
             return
@@ -422,6 +425,13 @@ class Session(Life):
             self._table = self._skipped
         if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
             self.farewell = True
+
+    def _heard(self, parameter_status: bytes) -> tuple[str, str]:
+        """The server reports a setting; that it has it so outlives us."""
+        name, value = messages.parse_parameter_status(parameter_status)
+        if self.backend is not None:
+            self.backend.heard(name, value)
+        return name, value
 
     # -- detours: replies that are not the client's -----------------------------------------------
 
@@ -449,6 +459,8 @@ class Session(Life):
                     passed += messages.message(kind, body)
                 elif kind != READY_FOR_QUERY:
                     replies.append((kind, body))
+                    if kind == PARAMETER_STATUS:
+                        self._heard(body)
                 else:
                     answered = self._answered.pop(0)
                     if not self._answered:

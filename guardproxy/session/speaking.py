@@ -23,7 +23,6 @@ from guardproxy.session.acts import (
     ROAMING,
     UP_TO_SYNC,
 )
-from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import Belongings, Blind, Rules
 from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_bound
 from guardproxy.session.commands import Command
@@ -90,7 +89,6 @@ class Speaking(Session):
         "_scan",
         "_statements",
         "_suspects",
-        "backend",
     )
 
     def __init__(
@@ -103,7 +101,6 @@ class Speaking(Session):
     ) -> None:
         super().__init__(parameters, now, timings)
         self._table = self._usual = ROAMING
-        self.backend: Backend | None = None
         self._rules = rules
         self._read_by(rules.scan_for(known))
         self._belongings = Belongings(parameters, known, rules.probe)

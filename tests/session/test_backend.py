@@ -30,8 +30,19 @@ def test_a_clean_server_that_reports_another_value_is_clean_with_that() -> None:
     assert backend.pristine["TimeZone"] == "Mars"
 
 
-def test_what_a_session_has_set_is_not_changed_by_a_report() -> None:
+def test_so_is_one_that_a_session_has_set_otherwise() -> None:
     backend = Backend(REPORTED)
-    backend.setup = Parameters.of({"TimeZone": "Pluto"})
+    backend.setup = Parameters.of({"TimeZone": "UTC", "work_mem": "1MB"})
     backend.reported("TimeZone", "Mars")
-    assert backend.setup is Parameters.of({"TimeZone": "Pluto"})
+    assert backend.setup is Parameters.of({"TimeZone": "Mars", "work_mem": "1MB"})
+
+
+def test_after_a_reload_its_defaults_are_what_it_said_last() -> None:
+    """Said to the session that had it; DISCARD ALL then changed nothing, and it said no more."""
+    backend = Backend(REPORTED)
+    backend.setup = Parameters.of({"TimeZone": "Mars"})
+    backend.heard("TimeZone", "Mars")
+    assert backend.discarded()
+    assert backend.pristine["TimeZone"] == "Mars"
+    assert backend.setup is backend.clean is Parameters.of({"TimeZone": "Mars"})
+    assert not backend.discarded()

@@ -64,7 +64,7 @@ def test_what_only_the_last_one_had_set_is_reset() -> None:
         C| Query x
         !! WANT_SERVER
         -> wait
-        >S SetConfig TimeZone Venus work_mem NULL + Query x""")
+        >S SetConfig work_mem NULL TimeZone Venus + Query x""")
 
 
 def test_a_setting_that_postgresql_refuses_ends_the_client_with_its_words() -> None:
