@@ -15,18 +15,19 @@ from guardproxy.session.prepared import Shelf
 class Backend:
     """One server's settings and prepared statements."""
 
-    __slots__ = ("_said", "clean", "pristine", "setup", "shelf")
+    __slots__ = ("_said", "clean", "pristine", "setup", "shelf", "unsure")
 
     def __init__(self, reported: Mapping[str, str]) -> None:
         self._said = dict(reported)  # ParameterStatus values as they are now
         self.pristine = dict(reported)  # and as they are after DISCARD ALL
         self.clean = self.setup = Parameters.of(settable(reported))
         self.shelf = Shelf()
+        self.unsure = False  # it may have settings that no catalog shows and nobody knows of
 
     @property
     def is_clean(self) -> bool:
         """Whether its settings are those it logged in with."""
-        return self.setup is self.clean
+        return self.setup is self.clean and not self.unsure
 
     def heard(self, name: str, value: str) -> None:
         """It reports this, whoever it is talking to."""
@@ -52,5 +53,6 @@ class Backend:
             self.pristine = dict(self._said)
             self.clean = Parameters.of(settable(self.pristine))
         self.setup = self.clean
+        self.unsure = False
         self.shelf.clear()
         return other

@@ -51,16 +51,22 @@ UNREADABLE: Final = frozenset(("BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_200
 """Encodings in which a byte that looks like a backslash may be half of another character."""
 
 
+MOST_TRIES: Final = 3
+"""Probes that may fail one after the other, until the session does something suspicious again."""
+
+
 class Blind:
-    """What a scan is to a text it cannot read, in which any name may be hidden."""
+    """Scans where any byte may be half of a character: what is not plain ASCII is not read."""
 
     suspects = ("",)
+    """In every text there is, so that `glance` is never content."""
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
 
     def examine(self, text: bytes) -> Finding:
-        return pins.OPAQUE
-
-
-_BLIND: Final = Blind()
+        """What each statement of the text may leave behind."""
+        return self._scan.examine(text) if text.isascii() else pins.UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ class Rules:
 
     def scan_for(self, reported: Mapping[str, str]) -> Scan | Blind:
         """How to look at statements in the client's encoding."""
-        return _BLIND if reported.get("client_encoding") in UNREADABLE else self.scan
+        unreadable = reported.get("client_encoding") in UNREADABLE
+        return Blind(self.scan) if unreadable else self.scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +95,13 @@ class Belongings:
     """`known` is what the client was told at login: the ParameterStatus values."""
 
     __slots__ = (
+        "_asked",
         "_causes",
         "_names",
         "_probe",
         "_setup",
         "_startup",
+        "_tries",
         "pins",
         "reported",
         "settings",
@@ -107,7 +116,9 @@ class Belongings:
         self._startup = Parameters.of(settable(known) | self.settings)
         self._setup: Parameters | None = self._startup
         self._names: set[str] = set()  # of settings to be read back
-        self._causes: dict[PinReason, bytes] = {}  # statements that may have pinned it
+        self._asked: set[str] = set()  # of those that the probe under way reads
+        self._tries = 0  # probes that failed, one after the other
+        self._causes: dict[PinReason, tuple[float, bytes]] = {}  # when and what may have pinned it
         self._probe = probe
 
     @property
@@ -135,8 +146,19 @@ class Belongings:
 
     def report(self, name: str, value: str) -> None:
         """The client is told this by ParameterStatus."""
+        if name == "client_encoding" and value != self.reported.get(name):
+            self._read_again()
         self.reported[name] = value
         self._setup = None
+
+    def _read_again(self) -> None:
+        """The encoding is another: what is kept, as it was read, is no text any more."""
+        names = {name for name, value in self.settings.items() if not value.isascii()}
+        if "role" in names:
+            self.suspicion |= Suspicion.ROLE
+        if names := names - {"role"}:
+            self.suspicion |= Suspicion.SETTINGS
+            self._names |= names
 
     def suspect(self, finding: Finding, bind: bytes, statement: bytes, now: float) -> None:
         """A statement is executed that may do what its text says it may."""
@@ -144,14 +166,16 @@ class Belongings:
             self._pin(reason, statement, now)
         self.suspicion |= finding.suspicion
         self._names |= finding.settings
+        self._tries = 0
         for number in finding.bound_settings:
             name = messages.bound_text(bind, number)
             if name is None:
                 self._pin(PinReason.SETTING, statement, now)
-            else:
+            elif name:
                 self._touched(name, statement, now)
         for reason in pins.reasons(finding.suspicion):
-            self._causes.setdefault(reason, statement)
+            if reason not in self._causes or pins.is_likely(reason, statement):
+                self._causes[reason] = now, statement
         if self._probe == "never":
             self._believe_text(statement, now)
 
@@ -193,27 +217,40 @@ class Belongings:
         suspicion = self.doubt
         if not suspicion:
             return suspicion, b""
-        names = sorted(self._names.union(name for name in self.settings if "." in name))
+        custom = (name for name in self.settings if "." in name)
+        self._asked, self._names = self._names.union(custom), set()
         self.suspicion = Suspicion(0)
-        self._names.clear()
-        return suspicion, messages.run_apart(pins.probe(suspicion), [(pins.array(names),)])
+        row = (pins.array(self._asked),)
+        return suspicion, messages.run_apart(pins.probe(suspicion), [row])
 
-    def answered(self, asked: Suspicion, replies: Iterable[Message], now: float) -> None:
-        """The server's answer."""
+    def answered(
+        self, asked: Suspicion, replies: Iterable[Message], now: float, last: bytes = b""
+    ) -> None:
+        """The server's answer; `last` is the last statement before it was asked."""
         rows: list[list[str | None]] = []
         for kind, body in replies:
             if kind == DATA_ROW:
                 rows.append(messages.parse_data_row(body))
             elif kind == ERROR:
-                self._pin(PinReason.UNKNOWN, b"", now)
+                self._not_answered(asked, messages.parse_fields(body).get("M", ""), now)
                 return
+        self._tries = 0
         settings, found = pins.read(rows)
         self._learn(settings, asked)
         for reason in pins.reasons(asked) - found | {PinReason.UNKNOWN}:
             self.pins.pop(reason, None)
         causes, self._causes = self._causes, {}
         for reason in found:
-            self._pin(reason, causes.get(reason, b""), now)
+            since, statement = causes.get(reason, (now, last))
+            self._pin(reason, statement, since)
+
+    def _not_answered(self, asked: Suspicion, why: str, now: float) -> None:
+        """The probe failed. It is asked again: what failed may have been a timeout, or a cancel."""
+        self.pins.setdefault(PinReason.UNKNOWN, Pin(now, f"(the probe failed: {why})"))
+        self._tries += 1
+        if self._tries < MOST_TRIES:
+            self.suspicion |= asked
+            self._names |= self._asked
 
     def _learn(self, found: Mapping[str, str | None], asked: Suspicion) -> None:
         """Settings as the server has them now."""
@@ -224,7 +261,7 @@ class Belongings:
         for name, value in found.items():
             if name.lower() in reported:
                 continue
-            if value is None or (name, value) == ("role", "none"):
+            if value is None:
                 self.settings.pop(name, None)
             else:
                 self.settings[name] = value

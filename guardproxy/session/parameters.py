@@ -84,6 +84,18 @@ def change(before: Parameters, after: Parameters, clean: Parameters) -> bytes:
     return messages.run_apart(SET_CONFIG, in_order(pairs)) if pairs else b""
 
 
+@lru_cache(maxsize=1024)
+def change_all(before: Parameters, after: Parameters, clean: Parameters) -> bytes:
+    """The same for a server that may have more than `before`: custom settings made in a function.
+
+    RESET ALL, which leaves the rights alone (GUC_NO_RESET_ALL), and then all there is.
+    """
+    rights = {name: value for name, value in before.values.items() if name in RIGHTS}
+    rest = change(Parameters.of(rights), after, clean)
+    reset = messages.run_apart("RESET ALL", [()])
+    return reset.removesuffix(messages.SYNC_MESSAGE) + rest if rest else reset
+
+
 def _hindrances(parameters: Parameters, clean: Parameters) -> dict[str, str]:
     """Those a session has otherwise than the server by itself."""
     values = parameters.values

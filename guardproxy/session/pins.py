@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -80,6 +81,8 @@ class Finding:
 NOTHING: Final = Finding()
 OPAQUE: Final = Finding(EVERYTHING)
 """Of a text that cannot be seen."""
+UNREADABLE: Final = Finding(EVERYTHING, pins=frozenset((PinReason.SETTING,)))
+"""Of one that may set what no catalog shows, as custom settings are."""
 
 # The names are the server's own wherever the client's search_path may lead, and operators too:
 # anyone who may create in a schema may put an `=` there. The conditions that need none have none.
@@ -164,6 +167,20 @@ _TOLD_BY = {
     Suspicion.PREPARED: PinReason.PREPARED,
     Suspicion.LISTEN: PinReason.LISTEN,
 }
+
+
+_HALLMARKS = {
+    PinReason.ADVISORY_LOCK: re.compile(rb"(?i)advisory_lock"),
+    PinReason.TEMP_OBJECT: re.compile(rb"(?i)temp"),
+    PinReason.HELD_CURSOR: re.compile(rb"(?i)hold"),
+    PinReason.PREPARED: re.compile(rb"(?i)prepare"),
+    PinReason.LISTEN: re.compile(rb"(?i)(?<!un)listen"),
+}
+
+
+def is_likely(reason: PinReason, statement: bytes) -> bool:
+    """Whether this statement, of those that may have pinned it for this, looks like the one."""
+    return _HALLMARKS[reason].search(statement) is not None
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
 from guardproxy.session.columns import DESCRIPTIONS
 from guardproxy.session.commands import Command, Parting
-from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, Parameters, change
+from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, Parameters, change, change_all
 from guardproxy.session.pins import PinReason, Suspicion
 from guardproxy.session.session import SERVER_STOPS
 from guardproxy.session.speaking import Speaking
@@ -47,6 +47,9 @@ class Roaming(Speaking):
         self._statements.arrive(backend.shelf)
         wanted = self._belongings.setup
         before, backend.setup = backend.setup, wanted
+        if backend.unsure:
+            backend.unsure = False
+            return change_all(before, wanted, backend.clean)
         return b"" if before is wanted else change(before, wanted, backend.clean)
 
     @property
@@ -86,11 +89,13 @@ class Roaming(Speaking):
         if not probe:
             self._release(Command.RELEASE)
             return b""
+        if Suspicion.ALL_SETTINGS in asked and self.backend is not None:
+            self.backend.unsure = True
         self._swallow(lambda replies, now: self._confessed(asked, replies, now))
         return probe
 
     def _confessed(self, asked: Suspicion, replies: list[Message], now: float) -> bytes:
-        self._belongings.answered(asked, replies, now)
+        self._belongings.answered(asked, replies, now, self.last_request)
         if self._free:
             self._release(Command.RELEASE)
         else:

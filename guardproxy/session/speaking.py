@@ -27,7 +27,7 @@ from guardproxy.session.belongings import Belongings, Blind, Rules
 from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_bound
 from guardproxy.session.commands import Command
 from guardproxy.session.glance import glance
-from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
+from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, UNREADABLE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading
 from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Session
 from guardproxy.session.statement import concerns_statements
@@ -63,6 +63,11 @@ MAX_NAME: Final = 64 * 1024
 
 MAX_REPEATED: Final = 4096
 """Bytes of a batch that are kept in case it must be said again."""
+
+OF_LARGE_OBJECTS: Final = frozenset(
+    (715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172)
+)
+"""What libpq's lo_* functions call: their descriptors end with the transaction. (pg_proc.dat)"""
 
 _NOTHING: Final = NOTHING  # mypyc looks up in a dict what is only imported
 _TOO_LONG: Final = Finding(pins=frozenset((PinReason.STATEMENT,)))
@@ -243,7 +248,7 @@ class Speaking(Session):
         if act == HOLDS:
             return self._hold(data, at)
         if act == CALLS:
-            return self._call(at, now)
+            return self._call(length, data, at, now)
         if act == ENDS:
             return self._end_batch()
         noted = super()._note(act, kind, length, data, at, now)
@@ -282,15 +287,19 @@ class Speaking(Session):
         self._edits.append((at, at, self._statements.mark(self._batch)))
         self._watch(_COMPLETIONS)
 
-    def _call(self, at: int, now: float) -> bool:
-        """FunctionCall: of a function that has only a number here."""
+    def _call(self, length: int, data: bytes, at: int, now: float) -> bool:
+        """FunctionCall: of a function that has only a number here. Nobody knows it but ours."""
+        function = data[at + HEADER_SIZE : at + HEADER_SIZE + min(length - 4, 4)]
+        if len(function) < min(length - 4, 4):
+            return False
         if self.unsynced:
             self._mark(at)
         self.owed.append(FUNCTION_CALL)
         self.unsynced = False
         if self.state is not _ACTIVE:
             self.enter(Event.ASKED, now)
-        self._suspect(OPAQUE)
+        if int.from_bytes(function, "big") not in OF_LARGE_OBJECTS:
+            self._suspect(UNREADABLE)
         return True
 
     def _malformed(self, length: int, data: bytes, at: int) -> bool:

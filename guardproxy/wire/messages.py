@@ -254,18 +254,24 @@ PORTAL_SUSPENDED_MESSAGE: Final = message(ord("s"))
 
 
 def bound_text(bind: bytes, number: int) -> str | None:
-    """The value of parameter `number`, counted from 1, of a Bind's body, taken as text."""
+    """The value of parameter `number`, counted from 1, of a Bind's body, taken as text.
+
+    Empty if it is NULL or missing; None if the body does not tell.
+    """
     try:
         at = bind.index(b"\0", bind.index(b"\0") + 1) + 1
         at += 2 + 2 * _SHORT.unpack_from(bind, at)[0]  # format codes: a name looks the same in both
         count = _SHORT.unpack_from(bind, at)[0] & 0xFFFF
+        if count < number:
+            return ""
         at += 2
-        for _ in range(min(count, number - 1)):
+        for _ in range(number - 1):
             at += 4 + max(_INT.unpack_from(bind, at)[0], 0)
-        size = _INT.unpack_from(bind, at)[0]
+        size = max(_INT.unpack_from(bind, at)[0], 0)
     except (ValueError, struct.error):
         return None
-    return bind[at + 4 : at + 4 + size].decode(errors="surrogateescape") if size >= 0 else None
+    value = bind[at + 4 : at + 4 + size]
+    return value.decode(errors="surrogateescape") if len(value) == size else None
 
 
 def parse_fields(body: bytes) -> dict[str, str]:

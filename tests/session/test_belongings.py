@@ -1,6 +1,8 @@
 """What a session has on its server: suspected by text, told by the probe."""
 
-from guardproxy.session.belongings import Belongings
+import pytest
+
+from guardproxy.session.belongings import MOST_TRIES, Belongings
 from guardproxy.session.parameters import Parameters
 from guardproxy.session.pins import EVERYTHING, Finding, PinReason, Suspicion
 from guardproxy.wire import messages
@@ -63,12 +65,22 @@ def test_a_setting_that_is_gone_is_forgotten() -> None:
     assert mine.settings == {}
 
 
-def test_no_role_is_no_setting() -> None:
+def test_no_role_is_one_too() -> None:
+    """The server's default may be another: ALTER ROLE ... SET role."""
     mine = having()
     mine.answered(Suspicion.ROLE, rows("setting role bob"), 0.0)
     assert mine.settings == {"role": "bob"}
     mine.answered(Suspicion.ROLE, rows("setting role none"), 0.0)
-    assert mine.settings == {}
+    assert mine.settings == {"role": "none"}
+
+
+def test_what_is_no_ascii_is_read_again_when_the_encoding_changes() -> None:
+    mine = having({"work_mem": "1MB", "app.tenant": "ä", "role": "ö"})
+    mine.report("client_encoding", "LATIN1")
+    names = Suspicion.SETTINGS | Suspicion.ROLE
+    assert mine.question() == (names, asked(names, "app.tenant"))
+    mine.report("client_encoding", "LATIN1")
+    assert not mine.suspicion
 
 
 def test_a_list_of_all_that_is_set_forgets_the_others() -> None:
@@ -103,7 +115,9 @@ def test_a_name_that_was_bound_is_asked_for_or_pins() -> None:
     mine, finding = having(), Finding(Suspicion.SETTINGS, bound_settings=(1,))
     suspect(mine, finding, bind=said("C", "Bind '' '' Work_Mem 1")[5:])
     assert mine.question() == (Suspicion.SETTINGS, asked(Suspicion.SETTINGS, "work_mem"))
-    suspect(mine, finding, bind=said("C", "Bind '' '' NULL 1")[5:])
+    suspect(mine, finding, bind=said("C", "Bind '' '' NULL 1")[5:])  # an error
+    assert mine.pins == {}
+    suspect(mine, finding, bind=said("C", "Bind '' '' Work_Mem 1")[5:-8])
     assert list(mine.pins) == [PinReason.SETTING]
 
 
@@ -114,13 +128,37 @@ def test_a_pin_tells_since_when_and_by_what_without_its_literals() -> None:
     assert (pin.since, pin.statement) == (7.0, "SELECT lastval(), ?")
 
 
-def test_what_the_probe_finds_is_blamed_on_the_first_that_was_suspect() -> None:
+@pytest.mark.parametrize("first", ["LISTEN a", "UNLISTEN b"])
+def test_what_the_probe_finds_is_blamed_on_the_last_that_looks_like_it(first: str) -> None:
     mine = having()
-    suspect(mine, Finding(Suspicion.LISTEN), b"LISTEN a")
+    suspect(mine, Finding(Suspicion.LISTEN), first.encode())
     suspect(mine, Finding(Suspicion.LISTEN), b"LISTEN b")
-    mine.answered(mine.question()[0], rows("listen a NULL"), 9.0)
+    suspect(mine, Finding(Suspicion.LISTEN), b"UNLISTEN c")
+    mine.answered(mine.question()[0], rows("listen b NULL"), 9.0)
     pin = mine.pins[PinReason.LISTEN]
-    assert (pin.since, pin.statement) == (9.0, "LISTEN a")
+    assert (pin.since, pin.statement) == (7.0, "LISTEN b")
+
+
+def test_what_nothing_said_would_explain_is_blamed_on_the_last_statement() -> None:
+    mine = having()
+    mine.answered(EVERYTHING, rows("listen a NULL"), 9.0, b"SELECT f('secret')")
+    pin = mine.pins[PinReason.LISTEN]
+    assert (pin.since, pin.statement) == (9.0, "SELECT f(?)")
+
+
+def test_a_probe_that_fails_is_asked_again_but_not_for_ever() -> None:
+    mine = having()
+    failure = messages.ERROR, b"Mtoo slow\0\0"
+    suspect(mine, Finding(Suspicion.SETTINGS, frozenset(("work_mem",))))
+    for _ in range(MOST_TRIES):
+        assert not mine.bound
+        question = mine.question()
+        assert question == (Suspicion.SETTINGS, asked(Suspicion.SETTINGS, "work_mem"))
+        mine.answered(question[0], [failure], 9.0)
+    assert mine.bound
+    assert mine.pins[PinReason.UNKNOWN].statement == "(the probe failed: too slow)"
+    suspect(mine, Finding(Suspicion.LISTEN))
+    assert not mine.bound
 
 
 def test_only_what_was_asked_for_is_unpinned() -> None:

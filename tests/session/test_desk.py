@@ -77,7 +77,7 @@ def talk(desk: Desk, *chunks: bytes) -> str:
         ('Query "BEGIN" + Query "SHOW STATE" + Query "COMMIT"', "CZTTDCZTCZI"),
         ("Sync", "ZI"),
         ("Flush", ""),
-        ('FunctionCall ""', "EZI"),
+        ("FunctionCall 0", "EZI"),
         # Extended.
         (
             'Parse "" "SHOW STATE" + Bind "" "" + Describe P + Execute "" + Sync',

@@ -15,7 +15,7 @@ from guardproxy.session.backend import Backend
 from guardproxy.session.pins import EVERYTHING, PinReason, Suspicion
 from guardproxy.session.states import State
 from guardproxy.wire import messages
-from tests.session.roamer import REPORTED, SETTINGS, Roamer, answer, asked, idle
+from tests.session.roamer import REPORTED, SETTINGS, Roamer, answer, asked, comes_back, idle
 from tests.session.transcript import said, spelled
 
 cuts = st.lists(st.integers(1, 40), max_size=20)
@@ -202,7 +202,7 @@ def test_a_probe_that_fails_keeps_it_for_a_reason_unknown() -> None:
     stage = probed()
     stage.play("S| CloseComplete + ErrorResponse ERROR 42501 denied + ReadyForQuery I\n!! KEEP")
     assert list(stage.session.pins) == [PinReason.UNKNOWN]
-    assert not stage.session.movable
+    assert stage.session.movable  # but not at once: a probe would come first
 
 
 def test_a_later_probe_unpins_it() -> None:
@@ -213,6 +213,20 @@ def test_a_later_probe_unpins_it() -> None:
     assert stage.session.revoke(1.0) == asked(Suspicion.LISTEN)
     stage.play(f"S| {answer()}\n!! RELEASE")
     assert stage.session.pins == {}
+
+
+def test_what_may_have_set_anything_leaves_nothing_that_no_catalog_shows() -> None:
+    """A custom setting that a function has made: nobody else is to have it."""
+    stage = probed("RESET")
+    server = stage.server
+    stage.play(f"S| {answer()}\n!! RELEASE")
+    assert not server.is_clean
+    next_one = Roamer({"TimeZone": "Mars"}, server)
+    next_one.play(f"""
+        {comes_back("Query x")}
+        >S SetAll TimeZone Mars application_name '' + Query x""")
+    next_one.play("S| Executed 1\nS> CommandComplete x + ReadyForQuery I")
+    assert not server.unsure
 
 
 def test_what_no_catalog_shows_pins_at_once_and_for_good() -> None:

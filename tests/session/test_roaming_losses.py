@@ -6,7 +6,7 @@ import pytest
 
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session.backend import Backend
-from guardproxy.session.pins import EVERYTHING
+from guardproxy.session.pins import EVERYTHING, PinReason
 from guardproxy.session.states import State
 from tests.session.roamer import (
     DONE,
@@ -147,9 +147,20 @@ def test_in_an_unreadable_encoding_any_statement_may_do_anything() -> None:
     stage = idle("""
         C> Query x
         S> ParameterStatus client_encoding SJIS + ReadyForQuery I
-        C> Query y
+        C> Query ä
         S> ReadyForQuery I""")
+    assert list(stage.session.pins) == [PinReason.SETTING]
     assert stage.session.revoke(1.0) == asked(EVERYTHING)
+
+
+def test_but_in_plain_ascii_it_is_what_it_seems() -> None:
+    idle("""
+        C> Query x
+        S> ParameterStatus client_encoding SJIS + ReadyForQuery I
+        C> Query y
+        S> ReadyForQuery I
+        <- give
+        !! RELEASE""")
 
 
 def test_and_in_a_readable_one_no_more() -> None:
@@ -157,21 +168,33 @@ def test_and_in_a_readable_one_no_more() -> None:
         C> Query x
         S> ParameterStatus client_encoding SJIS + ParameterStatus client_encoding UTF8
         S> ReadyForQuery I
-        C> Query y
+        C> Query ä
         S> ReadyForQuery I
         <- give
         !! RELEASE""")
 
 
 def test_a_function_called_by_number_may_do_anything() -> None:
-    stage = idle("C> FunctionCall x\n== active, owed F\nS> FunctionCallResponse + ReadyForQuery I")
+    stage = idle("""
+        C> FunctionCall 2078
+        == active, owed F
+        S> FunctionCallResponse + ReadyForQuery I""")
+    assert list(stage.session.pins) == [PinReason.SETTING]
     assert stage.session.revoke(1.0) == asked(EVERYTHING)
+
+
+def test_one_of_large_objects_does_nothing_to_the_session() -> None:
+    idle("""
+        C> FunctionCall 952
+        S> FunctionCallResponse + ReadyForQuery I
+        <- give
+        !! RELEASE""")
 
 
 def test_a_function_call_behind_an_error_is_told_from_one_that_ran() -> None:
     idle("""
-        C> Parse '' nonsense + FunctionCall x
-        >S Parse '' nonsense + Close S guardproxy_gone_ + FunctionCall x
+        C> Parse '' nonsense + FunctionCall 2078
+        >S Parse '' nonsense + Close S guardproxy_gone_ + FunctionCall 2078
         == active, owed F
         S> ErrorResponse ERROR 42601 nonsense
         == active, owed
@@ -202,7 +225,7 @@ def test_after_an_error_nothing_is_owed_up_to_the_next_sync(kind: Callable[[], S
     stage.play("""
         C> Parse '' nonsense + Flush
         S> ErrorResponse ERROR 42601 nonsense
-        C> Query x + FunctionCall y + Bind '' s + Parse s 'SELECT 1' + Close S s + CopyDone
+        C> Query x + FunctionCall 7 + Bind '' s + Parse s 'SELECT 1' + Close S s + CopyDone
         == active, owed
         C> Sync
         == active, owed S

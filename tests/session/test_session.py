@@ -58,7 +58,7 @@ CONVERSATIONS = {
         S> BindComplete + CommandComplete "SELECT 1" + ReadyForQuery I
         == idle""",
     "FunctionCall": """
-        C> FunctionCall lo_open
+        C> FunctionCall 952
         == active, owed F
         S> FunctionCallResponse 7 + ReadyForQuery T
         == idle in transaction, owed""",

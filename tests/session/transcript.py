@@ -104,6 +104,7 @@ LAYOUTS: dict[str, Callable[..., bytes]] = {
     "Describe": lambda kind, name="": kind.encode() + _strings([name]),
     "ErrorResponse": _fields,
     "Execute": lambda portal, limit="0": _strings([portal]) + int(limit).to_bytes(4, "big"),
+    "FunctionCall": lambda function: int(function).to_bytes(4, "big") + b"\0\0\0\0\0\0",
     "NoticeResponse": _fields,
     "NotificationResponse": lambda *words: b"\0\0\0\1" + _strings([*words]),
     "Parse": _parse,
@@ -125,6 +126,10 @@ def _executes(sql: str, words: tuple[str, ...]) -> bytes:
 SEVERAL: dict[str, Callable[..., bytes]] = {
     "SetConfig": lambda *words: _executes(SET_CONFIG, words),
     "PutBack": lambda *words: _executes(PUT_BACK, words),
+    "SetAll": lambda *words: (
+        messages.run_apart("RESET ALL", [()])[: -len(messages.SYNC_MESSAGE)]
+        + _executes(SET_CONFIG, words)
+    ),
     "Executed": _executed,
 }
 """One word for several messages."""

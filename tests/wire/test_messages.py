@@ -225,7 +225,18 @@ values = st.lists(st.none() | st.text(max_size=5).map(str.encode), max_size=4)
 def test_each_bound_value_is_read(formats: list[int], bound: list[bytes | None]) -> None:
     body = bind(formats, bound)
     for number, value in enumerate(bound, 1):
-        assert messages.bound_text(body, number) == (None if value is None else value.decode())
+        assert messages.bound_text(body, number) == (value or b"").decode()
+    assert messages.bound_text(body, len(bound) + 1) == ""
+
+
+def test_a_value_that_is_not_whole_is_not_told() -> None:
+    body = bind([], [b"work_mem"])
+    assert [messages.bound_text(body[:cut], 1) for cut in (-2, -3, -12, 12)] == [
+        "work_mem",
+        None,
+        None,
+        None,
+    ]
 
 
 @given(st.binary(max_size=30), st.integers(1, 5))
