@@ -219,9 +219,13 @@ _RULES: dict[str, Callable[[Reader, Findings], None]] = {
 
 # --------------------------------------------------------------- what cannot be read properly
 
-_DOTTED = r'"?([a-z_][\w$]*(?:"?\."?[\w$]+)+ | seed\b)'
+_DOTTED = r""""?([a-z_][\w$]*+(?:"?\."?[\w$]++)++ | seed\b)(?! "?+ \s*+ [.%|{$'] )"""
+# A name that is built as the code runs, or has a comment in it, is not all there to be read.
+_BUILT = r"""["'%|{$] | [\w$]++ \s*+ (?: [.%|{$] | -- | /[*] ) | (?! (?:null|default)' ) [\w$]++ '"""
 _SETS = re.compile(
-    rf"""\bset\s+ (?: session\s+ | local\s+ )? (?: {_DOTTED} | ["'%|] )""", re.ASCII | re.VERBOSE
+    rf"""\bset (?: \s++ (?: session\s++ | local\s++ )? (?: {_DOTTED} | {_BUILT} )
+      | \s*+ (?: session\s*+ | local\s*+ )? (?: -- | /[*] ) )""",
+    re.ASCII | re.VERBOSE,
 )
 _CONFIGURES = re.compile(r"set_config(?:\W*\(\s*'+([\w.$]+)'+\s*,)?", re.ASCII)
 _RESTORES = re.compile(r"\breset\b|\bdiscard\b|(?:=|\bto)\s*default\b", re.ASCII)
