@@ -23,7 +23,8 @@ _USUAL: Final = {
 _FRONT: Final = re.compile(
     rf"""(?: [ \t\n\r\f\v]++ | {COMMENT} )*+
     (?= (?: {"|".join(sorted(HARMLESS - {"explain"}))} ) (?!{IN_WORD})
-      | set [ \t\n\r\f\v]++ (?: constraints | local | transaction ) [ \t\n\r\f\v]++ [a-z"]
+      | set [ \t\n\r\f\v]++ (?: constraints | local | transaction ) [ \t\n\r\f\v]++
+        (?! "?seed ) [a-z"]
     )""",
     re.VERBOSE | re.DOTALL,
 )

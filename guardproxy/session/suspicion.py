@@ -154,6 +154,8 @@ def _set_config(reader: Reader, found: Findings) -> None:
     if _next_argument(reader):
         local = reader.take()
         if local.value.lower() in _TRUE and local.kind in _PLAIN and _ends_argument(reader, ")"):
+            if name.kind is Kind.LITERAL and name.value.lower() == "seed":  # no transaction's own
+                found.touch("seed")
             return
         if value.kind is Kind.WORD and value.value == "null":
             found.restores.add(name.value.lower() if name.kind is Kind.LITERAL else ALL)

@@ -122,6 +122,8 @@ def _set(reader: Reader, found: Findings) -> None:
 def _set_local(reader: Reader, found: Findings) -> None:
     """It ends with the transaction; but the default it goes back to may be the client's own."""
     name = reader.name()
+    if name == "seed":  # it is the server's own, and no transaction's
+        found.touch(name)
     meant = _meant(name, reader)
     if not reader.takes("="):
         reader.takes("to")

@@ -120,6 +120,7 @@ FOUND = [
     ("SELECT set_config('TimeZone', NULL, false)", Finding(restores=frozenset({"timezone"}))),
     ("SELECT set_config('role', 'app', false)", Finding(Suspicion.ROLE)),
     ("SELECT set_config('seed', '0.1', false)", Finding(pins=frozenset({PinReason.SETSEED}))),
+    ("SELECT set_config('Seed', '0.1', true)", Finding(pins=frozenset({PinReason.SETSEED}))),
     ("SELECT set_config($1, $2, false)", bound(1)),
     ("SELECT set_config($2::pg_catalog.text, $1, $3), set_config($4, '', false)", bound(2, 4)),
     ("SELECT set_config('a.b', 'x', false), set_config('c', 'y', false)", sets("a.b", "c")),
@@ -277,6 +278,7 @@ _verbs = st.sampled_from([verb.strip() for verb in _VERBS.split("|")])
 @example("SELECT", [("currval", "  "), ("(", "")])
 @example("SET TRANSACTION", [(".", ""), ("a", "")])
 @example("SET LOCAL", [(".", ""), ("a", "")])
+@example("SET LOCAL", [("seed", "")])
 def test_what_a_glance_is_content_with_is_nothing(verb: str, atoms: list[tuple[str, str]]) -> None:
     text = (verb + " " + "".join(atom + gap for atom, gap in atoms)).encode()
     assert glance(text) or SCAN.examine(text) == NOTHING
