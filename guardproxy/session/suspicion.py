@@ -25,7 +25,7 @@ from guardproxy.session.tokens import (
     skipping,
     token_at,
 )
-from guardproxy.session.verbs import Findings, by_verb, search
+from guardproxy.session.verbs import Findings, by_verb, is_listed, search
 
 # Statements that name functions without calling them.
 _NAMING = frozenset(("comment", "drop", "grant", "revoke"))
@@ -129,6 +129,8 @@ def _word(word: str, kind: Kind, verb: str, reader: Reader, found: Findings) -> 
         return
     if reader.peek().value not in ("function", "procedure"):  # CREATE TRIGGER … EXECUTE FUNCTION
         found.suspicion |= suspicion
+        if word == "pg_settings":
+            found.restores.add(ALL)
 
 
 def _call(function: str, reader: Reader, found: Findings) -> None:
@@ -146,23 +148,48 @@ def _call(function: str, reader: Reader, found: Findings) -> None:
 
 def _set_config(reader: Reader, found: Findings) -> None:
     """Its three arguments; they are understood if they are as plain as they mostly are."""
+    start = reader.at
     name = reader.take()
     if name.kind not in (Kind.LITERAL, Kind.PARAMETER) or not _next_argument(reader):
         found.pins.add(PinReason.SETTING)
+        if _NULL_IS_NEAR.match(reader.text, start):
+            found.restores.add(ALL)
         return
+    known = name.value.lower() if name.kind is Kind.LITERAL else ALL
+    start = reader.at
     value = reader.take()
-    if _next_argument(reader):
-        local = reader.take()
-        if local.value.lower() in _TRUE and local.kind in _PLAIN and _ends_argument(reader, ")"):
-            if name.kind is Kind.LITERAL and name.value.lower() == "seed":  # no transaction's own
-                found.touch("seed")
-            return
-        if value.kind is Kind.WORD and value.value == "null":
-            found.restores.add(name.value.lower() if name.kind is Kind.LITERAL else ALL)
-    if name.kind is Kind.PARAMETER:
+    plain = _next_argument(reader)
+    local = plain and _is_true(reader)
+    null_is_near = _NULL_IS_NEAR.match(reader.text, start) is not None
+    if _may_be_null(value if plain else None, known, null_is_near):
+        (found.restores_local if local else found.restores).add(known)
+    if local and known != "seed":  # which is no transaction's own
+        return
+    if known is ALL:
         found.touch_bound(int(name.value))
     else:
-        found.touch(name.value.lower())
+        found.touch(known)
+
+
+_NULL_IS_NEAR = re.compile(r".{0,200}?\bnull\b", re.ASCII | re.DOTALL | re.IGNORECASE)
+
+
+def _may_be_null(value: Token | None, name: str, null_is_near: bool) -> bool:
+    """Whether set_config may be RESET; `value` is None if it is more than one token.
+
+    What has been reset in fact is asked before it is put back (parameters.py). But that cannot tell
+    a custom setting or a role that was reset from one that was emptied: NULL must be in sight.
+    """
+    if value is not None and value.kind is not Kind.PARAMETER:
+        return value.kind is Kind.WORD and value.value == "null"
+    return is_listed(name) or (value is None and null_is_near)
+
+
+def _is_true(reader: Reader) -> bool:
+    local = reader.take()
+    if local.kind not in _PLAIN or local.value.lower() not in _TRUE:
+        return False
+    return _ends_argument(reader, ")")
 
 
 _TRUE = ("true", "t", "on", "yes", "y", "1")

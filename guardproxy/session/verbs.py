@@ -88,6 +88,11 @@ class Findings:
         return NOTHING if found == NOTHING else found
 
 
+def is_listed(name: str) -> bool:
+    """Whether pg_settings lists this setting."""
+    return "." not in name and name not in ("", ALL, "role", "session_authorization")
+
+
 def by_verb(verb: str, reader: Reader, found: Findings) -> None:
     """What the statement does whose first word was just taken."""
     found.later = False
@@ -223,21 +228,29 @@ _RULES: dict[str, Callable[[Reader, Findings], None]] = {
 
 _DOTTED = r""""?([a-z_][\w$]*+(?:"?\."?[\w$]++)++ | seed\b)(?! "?+ \s*+ [.%|{$'] )"""
 # A name that is built as the code runs, or has a comment in it, is not all there to be read.
-_BUILT = r"""["'%|{$] | [\w$]++ \s*+ (?: [.%|{$] | -- | /[*] ) | (?! (?:null|default)' ) [\w$]++ '"""
+_BUILT = (
+    r"""["'%|{$] | [\w$]++ \s*+ (?: [.%|{$] | -- | /[*] ) | (?! (?:null|default)' ) [\w$]++ '"""
+)
 _SETS = re.compile(
     rf"""\bset (?: \s++ (?: session\s++ | local\s++ )? (?: {_DOTTED} | {_BUILT} )
       | \s*+ (?: session\s*+ | local\s*+ )? (?: -- | /[*] ) )""",
     re.ASCII | re.VERBOSE,
 )
 _CONFIGURES = re.compile(r"set_config(?:\W*\(\s*'+([\w.$]+)'+\s*,)?", re.ASCII)
-_RESTORES = re.compile(r"\breset\b|\bdiscard\b|(?:=|\bto)\s*default\b", re.ASCII)
+_RESTORES = re.compile(
+    r"""\breset\b | \bdiscard\b | (?: = | \bto\b ) \W{0,40} default\b | \bzone\s+local\b
+      | \bset_config\b .{0,200}? \bnull\b | \bupdate\b .{0,200}? \bpg_settings\b""",
+    re.ASCII | re.DOTALL | re.VERBOSE,
+)
 
 
 def search(text: str, found: Findings) -> None:
     """Code in whatever language and quoting: ask for all, and name what no catalog shows."""
     lowered = text.lower()
     found.suspicion |= EVERYTHING
-    for name in (*_SETS.findall(lowered), *_CONFIGURES.findall(lowered)):
+    configured = _CONFIGURES.findall(lowered)
+    found.restores.update(filter(is_listed, configured))  # its value may be NULL
+    for name in (*_SETS.findall(lowered), *configured):
         if name:
             found.touch(name.replace('"', ""))
         else:

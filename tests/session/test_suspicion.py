@@ -17,12 +17,17 @@ from guardproxy.session.suspicion import Scan
 SCAN = Scan()
 LOCKS = Finding(Suspicion.LOCKS)
 SEQUENCE = Finding(pins=frozenset({PinReason.SEQUENCE}))
+ALL_SETTINGS = Finding(Suspicion.ALL_SETTINGS, restores=frozenset({ALL}))
 SETTING = Finding(pins=frozenset({PinReason.SETTING}))
 
 
 def sets(*names: str, restores: bool = False) -> Finding:
     back = frozenset(names) if restores else frozenset()
     return Finding(Suspicion.SETTINGS, frozenset(names), restores=back)
+
+
+def restored(*names: str) -> Finding:
+    return Finding(restores=frozenset(names))
 
 
 def bound(*numbers: int) -> Finding:
@@ -95,7 +100,7 @@ HARMLESS = [
     "WITH a AS (INSERT INTO t VALUES (1) RETURNING 1) SELECT * FROM a",
     "EXPLAIN ANALYZE SELECT 1",
     "SELECT set_config('TimeZone', 'UTC', false)",
-    "select pg_catalog.set_config('application_name', $1, false)",
+    "select pg_catalog.set_config('application_name', 'x', false)",
     "SELECT set_config('app.tenant', '5', true)",
     "SELECT set_config('app.tenant', $1::text, 't'), set_config($1, $2, TRUE)",
     "SELECT set_config('app.tenant', '5', 'on'::bool)",
@@ -118,6 +123,29 @@ FOUND = [
     ("SELECT set_config('a.b', 'x', true and false)", sets("a.b")),
     ("SELECT set_config('a.b', NULL, false)", sets("a.b", restores=True)),
     ("SELECT set_config('TimeZone', NULL, false)", Finding(restores=frozenset({"timezone"}))),
+    ("SELECT set_config('application_name', $1, false)", restored("application_name")),
+    ("SELECT set_config('search_path', $1, false)", sets("search_path", restores=True)),
+    ("SELECT set_config('a', $1::text, $2)", sets("a", restores=True)),
+    ("SELECT set_config('a', cast(null as text), false)", sets("a", restores=True)),
+    ("SELECT set_config('a', nullif($1, ''), false)", sets("a", restores=True)),
+    ("SELECT set_config('a', NULL::text, false)", sets("a", restores=True)),
+    ("SELECT set_config('a', ''::text, false)", sets("a")),
+    ("SELECT set_config('a', E'\\n', false)", sets("a")),
+    ("SELECT set_config('a', $1, true)", Finding(restores_local=frozenset("a"))),
+    ("SELECT set_config('a.b', NULL, true)", Finding(restores_local=frozenset({"a.b"}))),
+    # One that is set to '' looks as if it had been reset: NULL must be in sight.
+    ("SELECT set_config('a.b', $1, false)", sets("a.b")),
+    ("SELECT set_config('a.b', nullif($1, ''), false)", sets("a.b")),
+    ("SELECT set_config('a.b', cast(null as text), false)", sets("a.b", restores=True)),
+    ("SELECT set_config('role', $1, false)", Finding(Suspicion.ROLE)),
+    (
+        "SELECT set_config($1, null, false)",
+        Finding(Suspicion.SETTINGS, bound_settings=(1,), restores=frozenset({ALL})),
+    ),
+    (
+        "SELECT set_config(new_value => null, setting_name => 'a', is_local => false)",
+        Finding(pins=SETTING.pins, restores=frozenset({ALL})),
+    ),
     ("SELECT set_config('role', 'app', false)", Finding(Suspicion.ROLE)),
     ("SELECT set_config('seed', '0.1', false)", Finding(pins=frozenset({PinReason.SETSEED}))),
     ("SELECT set_config('Seed', '0.1', true)", Finding(pins=frozenset({PinReason.SETSEED}))),
@@ -152,11 +180,8 @@ FOUND = [
     ("SELECT a INTO b FROM c", Finding(Suspicion.TEMP)),
     ("WITH a AS (SELECT 1) SELECT * INTO pg_temp.b FROM a", Finding(Suspicion.TEMP)),
     ("(SELECT a INTO TEMP b FROM c)", Finding(Suspicion.TEMP)),
-    ("UPDATE pg_settings SET setting = 1 WHERE name = 'work_mem'", Finding(Suspicion.ALL_SETTINGS)),
-    (
-        'WITH a AS (UPDATE pg_catalog."pg_settings" SET setting = 1) SELECT 1',
-        Finding(Suspicion.ALL_SETTINGS),
-    ),
+    ("UPDATE pg_settings SET setting = 1 WHERE name = 'work_mem'", ALL_SETTINGS),
+    ('WITH a AS (UPDATE pg_catalog."pg_settings" SET setting = 1) SELECT 1', ALL_SETTINGS),
     (
         r'SELECT U&"set\005fconfig"(1, 2, 3)',
         Finding(EVERYTHING, pins=frozenset({PinReason.SETTING})),

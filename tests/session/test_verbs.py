@@ -295,9 +295,30 @@ def test_code_is_searched_for_what_no_catalog_shows(
     assert finding(f"SELECT 1; DO $$ BEGIN {code} END $$; SELECT 2") == found
 
 
-@pytest.mark.parametrize("code", ["RESET ALL;", "SET work_mem TO DEFAULT;"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "RESET ALL;",
+        "SET work_mem TO DEFAULT;",
+        "SET work_mem TO /**/ DEFAULT;",
+        "EXECUTE 'SET work_mem TO ' || 'DEFAULT';",
+        "SET TIME ZONE LOCAL;",
+        "UPDATE pg_settings SET setting = x;",
+    ],
+)
 def test_code_may_restore(code: str) -> None:
     assert finding(f"DO $$ BEGIN {code} END $$") == Finding(EVERYTHING, restores=EVERY_NAME)
+
+
+@pytest.mark.parametrize("value", ["null", "x", "'a'"])
+def test_code_may_set_to_null(value: str) -> None:
+    """If that is not in sight, custom settings are not put back: they may have been emptied."""
+    code = f"PERFORM set_config('search_path', {value}, false), set_config('app.x', 'y', false)"
+    names = frozenset({"search_path"})
+    back = names | EVERY_NAME if value == "null" else names
+    assert finding(f"DO $$ BEGIN {code} END $$") == Finding(
+        EVERYTHING, names | {"app.x"}, restores=back
+    )
 
 
 @pytest.mark.parametrize(
