@@ -30,8 +30,8 @@ _TOKEN = re.compile(
     | (?P<NAME> {_QUOTED} )
     | (?P<LITERAL> {_PLAIN} | {_ESCAPED} )
     | (?P<DOLLAR> \${_TAG} )
-    | (?P<PARAMETER> \$[0-9]++ )
-    | (?P<OTHER> [uU]&{_PLAIN} | [0-9]++ )
+    | (?P<PARAMETER> \$[0-9]{{1,9}}+(?![0-9]) )
+    | (?P<OTHER> [uU]&{_PLAIN} | \$?[0-9]++ )
     | (?P<END> \Z )
     | (?P<SIGN> :: | [^'"A-Za-z_\x80-\xff] )
     """,

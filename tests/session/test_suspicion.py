@@ -152,6 +152,7 @@ FOUND = [
     ("SELECT set_config($1, $2, false)", bound(1)),
     ("SELECT set_config($2::pg_catalog.text, $1, $3), set_config($4, '', false)", bound(2, 4)),
     ("SELECT set_config('a.b', 'x', false), set_config('c', 'y', false)", sets("a.b", "c")),
+    (f"SELECT set_config(${'9' * 5000}, 'x', false)", SETTING),  # int() takes 4300 digits
     ("SELECT set_config(name, value, false) FROM t", SETTING),
     ("SELECT set_config('a.' || 'b', 'x', false)", SETTING),
     ("SELECT set_config('a.'\n'b', 'x', false)", SETTING),
