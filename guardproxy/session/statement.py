@@ -14,30 +14,41 @@ from guardproxy.session.pins import Finding, Suspicion
 SHOWN = 120
 """Characters of a statement in a log line."""
 
+# In Latin-1: one character a byte. Bytes that UTF-8 does not know are not all the same here.
+# The second half of a character may be one of [ \ ] ^ ` { | } ~ in some encodings (SJIS).
 _TOKEN = re.compile(
     r"""
-      (?P<gap> --[^\n]* | /\*(?:(?!/\*|\*/).)*(?:\*/|\Z) | \s+ )
+      (?P<gap> --[^\n\r]* | /\*(?:(?!/\*|\*/).)*(?:\*/|\Z) | \s+ )
     | (?P<literal>
         /\*.*                                             # comments nest: no telling where it ends
-      | [Ee]'(?:[^'\\]|''|\\.)*(?:'|\\?\Z)
-      # Without the E a backslash may be an escape (standard_conforming_strings off) or may not.
-      # Before a quote that decides where the literal ends, so all the rest counts as literal.
+      # A backslash behind a byte of 128 and more may be half of a character too. Without the E
+      # one may be an escape (standard_conforming_strings off) or may not, and before a quote that
+      # decides where the literal ends. So all the rest counts as literal.
+      | [Ee]'(?:[^'\\]|''|(?<![\x80-\xff])\\.)*(?:'|\\.*|\Z)
       | (?:[BbNnXx]|[Uu]&)?'(?:[^'\\]|''|\\(?!'))*(?:'(?!')|\\'.*|\Z)
-      | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)
+      | \$(?P<tag>(?:[a-zA-Z_\x80-\xff](?:[\w\x80-\xff]|(?<=[\x80-\xff])[@[-^`{-~])*)?)\$
+        .*?(?:\$(?P=tag)\$|\Z)
       | \.?\d[\w.]*
       )
-    | (?P<word> "(?:[^"]|"")*(?:"|\Z) | [a-zA-Z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*
+    | (?P<word> "(?:[^"]|"")*(?:"|\Z) | [a-zA-Z_\x80-\xff][\w$\x80-\xff]*
               | \$\d{1,5}(?![\w$]) )
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+# SET takes a value without quotes too. A custom setting's is whatever the application keeps there.
+_CUSTOM_VALUE = re.compile(
+    r"""(?P<set> \bset \  [^;=]*? [.&] [^;=]*? (?: = | \bto\b )\ ? )
+    (?: (?:"(?:[^"]|"")*(?:"|\Z) | [^\s;,"]+) (?:\ ?,\ ?)? )+""",
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
 
 
 def redact(text: bytes) -> str:
     """The statement without its literals; what may be the beginning of one goes too."""
     known, _, _ = text.partition(b"\0")
-    line = _TOKEN.sub(_shown, known.decode(errors="replace")).strip()
-    line = re.sub(" +", " ", line)
+    line = re.sub(" +", " ", _TOKEN.sub(_shown, str(known, "latin-1")))
+    line = _CUSTOM_VALUE.sub(r"\g<set>?", line).encode("latin-1").decode(errors="replace")
+    line = _SPACE.sub(" ", line).strip()
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
 
 
@@ -48,10 +59,10 @@ shown = lru_cache(maxsize=4096)(redact)
 def _shown(token: re.Match[str]) -> str:
     if token["gap"]:
         return " "
-    return "?" if token["literal"] else _ONE_LINE.sub(" ", token[0])
+    return "?" if token["literal"] else token[0]
 
 
-_ONE_LINE = re.compile(r"\s")
+_SPACE = re.compile(r"\s")  # PostgreSQL's, and what breaks a line in Unicode
 
 
 def waiting_request(backlog: bytes, length: int) -> bytes:
