@@ -22,7 +22,7 @@ from guardproxy.wire import messages
 from guardproxy.wire.frames import Message
 from guardproxy.wire.messages import DATA_ROW, ERROR, PARAMETER_STATUS
 
-STAYS_WITH_SERVER: Final = frozenset((PinReason.LOAD, PinReason.SETSEED))
+STAYS_WITH_SERVER: Final = frozenset((PinReason.LOAD, PinReason.REPLICATION, PinReason.SETSEED))
 """What DISCARD ALL does not undo."""
 _DISCARDED: Final = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
 """What it does undo, and no probe can see."""

@@ -11,7 +11,11 @@ from typing import Final
 from guardproxy.session.tokens import COMMENT, IN_WORD
 from guardproxy.session.verbs import HARMLESS
 
-CALLS: Final = ("set_config", "set_limit", "setseed", "currval", "lastval", "advisory")
+CALLS: Final = (
+    *("set_config", "set_limit", "setseed", "currval", "lastval", "advisory"),
+    *("pg_replication_origin_session_", "_replication_slot", "pg_backup_start", "pg_start_backup"),
+    *("query_to_xml", "ts_stat", "ts_rewrite"),
+)
 """Words in the names of functions that change a session when they are called."""
 
 # The first six letters of statements that need not be looked at for their verb; besides SELECT.
@@ -31,12 +35,22 @@ _FRONT: Final = re.compile(
 
 # A parenthesis after the end of one of CALLS, or after a gap that may hide it. A lookbehind has
 # one width only, so each name is tried without a gap, with one space, and quoted.
-_ENDS = ("set_config", "set_limit", "setseed", "currval", "lastval", "lock", "shared", "_all")
+_ENDS = (
+    *("set_config", "set_limit", "setseed", "currval", "lastval", "lock", "shared", "_all"),
+    *("ession_setup", "ession_reset", "tion_slot", "ackup_start", "art_backup"),
+    *("y_to_xml", "xmlschema", "ts_stat", "ts_rewrite"),
+)
+_LAST: Final = "".join(f"[{''.join(sorted({end[at] for end in _ENDS}))}]" for at in (-2, -1))
+
+
+def _after(gap: str) -> str:
+    """A parenthesis with this between it and one of the names; "where (" is told at once."""
+    ends = "|".join(rf"(?<={end}{gap}[(])" for end in _ENDS)
+    return rf"(?<={_LAST}{gap}\() (?<!re{gap}[(]) (?: {ends} )"
+
+
 _CALLED: Final = re.compile(
-    rf"""\( (?: (?<=[gtdlk]\() (?: {"|".join(rf"(?<={end}[(])" for end in _ENDS)} )
-          | (?<=[gtdlk][ ]\() (?: {"|".join(rf"(?<={end}[ ][(])" for end in _ENDS)} )
-          | (?<=[gtdlk]"\() (?: {"|".join(rf'(?<={end}"[(])' for end in _ENDS)} )
-          | (?<=[gtdlk]"[ ]\() (?: {"|".join(rf'(?<={end}"[ ][(])' for end in _ENDS)} )
+    rf"""\( (?: {_after("")} | {_after("[ ]")} | {_after('"')} | {_after('"[ ]')}
           | (?<=[ \t\n\r\f\v/][ ]\()
           | (?<=[\t\n\r\f\v/]\() )""",
     re.VERBOSE,

@@ -24,6 +24,8 @@ class PinReason(enum.StrEnum):
     PREPARED = "prepared_statement"
     LOAD = "load"
     SETSEED = "setseed"
+    REPLICATION = "replication"
+    """The session's replication origin, its slots, or the backup it has begun."""
     SEQUENCE = "sequence"
     """currval and lastval are the session's own."""
     SETTING = "setting"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from guardproxy.session.glance import CALLS
 from guardproxy.session.pins import ALL, EVERYTHING, Finding, PinReason, Suspicion
 from guardproxy.session.tokens import (
     Kind,
@@ -25,11 +24,20 @@ from guardproxy.session.tokens import (
     skipping,
     token_at,
 )
-from guardproxy.session.verbs import Findings, by_verb, is_listed, search
+from guardproxy.session.verbs import REPLICATES, Findings, by_verb, is_listed, search
 
 # Statements that name functions without calling them.
 _NAMING = frozenset(("comment", "drop", "grant", "revoke"))
-_MARKS = [*CALLS[:-1], r"pg_(?:try_)?advisory_(?:un)?lock(?:_shared|_all)?"]
+_RUNS = frozenset(
+    ("query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite")
+)
+"""Functions that run the SQL they are given."""
+_CHANGE = ("set_config", "set_limit", "setseed", "currval", "lastval")
+_MARKS = [
+    *_CHANGE,
+    *sorted(REPLICATES | _RUNS),
+    r"pg_(?:try_)?advisory_(?:un)?lock(?:_shared|_all)?",
+]
 _MARKS += ["create", "execute", "into", "pg_settings"]
 _MOST_STEPS = 10_000
 """Statements and marks in one text; more take too long to be read in a proxy."""
@@ -77,7 +85,7 @@ class Scan:
         verb = first.value if first.kind is Kind.WORD else ""
         by_verb(verb, reader, found)
         end = self._read_marks(text, first.end, verb, found)
-        if verb == "do":
+        if verb == "do" or found.runs:
             search(text[start:end], found)
         return end
 
@@ -142,6 +150,10 @@ def _call(function: str, reader: Reader, found: Findings) -> None:
         found.pins.add(PinReason.SETSEED)
     elif function in ("currval", "lastval"):
         found.pins.add(PinReason.SEQUENCE)
+    elif function in REPLICATES:
+        found.pins.add(PinReason.REPLICATION)
+    elif function in _RUNS:
+        found.runs = True
     elif "advisory" in function and function.isidentifier():
         found.suspicion |= Suspicion.LOCKS
 

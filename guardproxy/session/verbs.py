@@ -40,6 +40,14 @@ _LASTING = frozenset(_NEVER_TEMPORARY.split())
 # All else may be, without a word of it: by a search_path that begins with pg_temp.
 
 
+_REPLICATES = """pg_replication_origin_session_setup pg_replication_origin_session_reset
+    pg_create_physical_replication_slot pg_create_logical_replication_slot
+    pg_copy_physical_replication_slot pg_copy_logical_replication_slot
+    pg_backup_start pg_start_backup"""
+REPLICATES = frozenset(_REPLICATES.split())
+"""Functions that leave what DISCARD ALL does not undo."""
+
+
 class Findings:
     """Findings as they come up."""
 
@@ -51,6 +59,7 @@ class Findings:
         self.restores: set[str] = set()
         self.restores_local: set[str] = set()
         self.forgets = False
+        self.runs = False  # text that is among its literals
         self.later = False  # what is found is not done yet, and unseen when it will be
 
     def touch(self, name: str) -> None:
@@ -95,7 +104,7 @@ def is_listed(name: str) -> bool:
 
 def by_verb(verb: str, reader: Reader, found: Findings) -> None:
     """What the statement does whose first word was just taken."""
-    found.later = False
+    found.later = found.runs = False
     found.suspicion |= _SUSPECT.get(verb, NONE)
     if rule := _RULES.get(verb):
         rule(reader, found)
@@ -269,4 +278,5 @@ _UNSEEN = {
     "lastval": PinReason.SEQUENCE,
     "load '": PinReason.LOAD,
     "setseed": PinReason.SETSEED,
+    **dict.fromkeys(REPLICATES, PinReason.REPLICATION),
 }

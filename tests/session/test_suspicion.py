@@ -18,6 +18,7 @@ SCAN = Scan()
 LOCKS = Finding(Suspicion.LOCKS)
 SEQUENCE = Finding(pins=frozenset({PinReason.SEQUENCE}))
 ALL_SETTINGS = Finding(Suspicion.ALL_SETTINGS, restores=frozenset({ALL}))
+REPLICATION = Finding(pins=frozenset({PinReason.REPLICATION}))
 SETTING = Finding(pins=frozenset({PinReason.SETTING}))
 
 
@@ -107,6 +108,9 @@ HARMLESS = [
     "SELECT set_config('transaction_read_only', 'on', false)",
     "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock_shared(1, 2)",
     "SELECT * FROM advisory_lock(1)",
+    "SELECT pg_drop_replication_slot('s'), pg_backup_stop(), query_to_xml FROM ts_stat",
+    "SELECT 'query_to_xml(''SELECT setseed(1)'')', ts_stats(1); SELECT 'setseed(1)'",
+    "GRANT EXECUTE ON FUNCTION query_to_xml(text, boolean, boolean, text) TO a",
 ]
 
 FOUND = [
@@ -163,6 +167,32 @@ FOUND = [
     ("COPY (SELECT set_config('a.b', 'x', false)) TO STDOUT", sets("a.b")),
     ("VALUES (set_config('a.b', 'x', false))", sets("a.b")),
     ("BEGIN; SET a.b = 1; COMMIT; SELECT 1", sets("a.b")),
+    ("SELECT pg_replication_origin_session_setup('o')", REPLICATION),
+    ("SELECT pg_replication_origin_session_reset()", REPLICATION),
+    ("SELECT * FROM pg_create_physical_replication_slot('s', true, true)", REPLICATION),
+    ("SELECT \"pg_create_logical_replication_slot\"('s', 'p', true)", REPLICATION),
+    ("SELECT pg_copy_physical_replication_slot('s', 't', true)", REPLICATION),
+    ("SELECT pg_catalog.pg_copy_logical_replication_slot ('s', 't', true)", REPLICATION),
+    ("SELECT pg_backup_start('x', true) IS NULL", REPLICATION),
+    ("SELECT PG_START_BACKUP/**/('x', true, false)", REPLICATION),
+    ("SELECT query_to_xml('SELECT pg_advisory_lock(1)', true, true, '')", Finding(EVERYTHING)),
+    ("SELECT query_to_xmlschema($1, true, true, '')", Finding(EVERYTHING)),
+    (
+        "SELECT query_to_xml_and_xmlschema('SELECT setseed(1)', true, true, '')",
+        Finding(EVERYTHING, pins=frozenset({PinReason.SETSEED})),
+    ),
+    (
+        "SELECT * FROM ts_stat($$SELECT to_tsvector(set_config('a.b', 'c', false))$$)",
+        Finding(EVERYTHING, frozenset({"a.b"})),
+    ),
+    (
+        "SELECT ts_rewrite ('a'::tsquery, 'SELECT a, b FROM c WHERE lastval() = 1')",
+        Finding(EVERYTHING, pins=SEQUENCE.pins),
+    ),
+    (
+        "DO $$ BEGIN PERFORM pg_replication_origin_session_setup('o'); END $$",
+        Finding(EVERYTHING, pins=REPLICATION.pins),
+    ),
     ("SELECT set_limit(0.5)", sets("pg_trgm.similarity_threshold")),
     ("SELECT setseed(0.5)", Finding(pins=frozenset({PinReason.SETSEED}))),
     ("SELECT currval('s'), lastval()", SEQUENCE),
