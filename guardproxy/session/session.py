@@ -59,7 +59,7 @@ HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
 SERVER_STOPS: Final = stops(HEEDED)
 _IDLE_TALK: Final = stops(b"HcdfX")
-_MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-( \t\r\n")
+_MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-(; \t\r\n")
 # Bytes: the types of 65,535 parameters are 262,142. What is longer just passes.
 _LONGEST_HEEDED: Final = 300_000
 

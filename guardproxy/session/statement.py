@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 
 from guardproxy.session.pins import Finding, Suspicion
+from guardproxy.session.tokens import Kind, Reader, Token, Unreadable
 
 SHOWN = 120
 """Characters of a statement in a log line."""
@@ -75,20 +76,49 @@ def waiting_request(backlog: bytes, length: int) -> bytes:
     return b""
 
 
-_CONCERNS_DATABASE = re.compile(
-    rb"""(?isx) \s* (?: /\*.*?\*/ \s* | --[^\n]*\n \s* )*
-    (?: DROP \s+ DATABASE \s+ (?: IF \s+ EXISTS \s+ )?
-      | ALTER \s+ DATABASE \s+
-      | CREATE \s+ DATABASE \s+ (?: "(?:[^"]|"")+" | [\w$\x80-\xff]+ )
-        .*? \b TEMPLATE \b \s* =? \s* )
-    ( "(?:[^"]|"")+" | [\w$\x80-\xff]+ )"""
-)
-
-
 def database_in_question(text: bytes) -> str | None:
     """The database this statement drops, alters or copies: it must be empty for that."""
-    found = _CONCERNS_DATABASE.match(text)
-    return identifier(found[1]).decode(errors="replace") if found else None
+    if b"database" not in text.lower():
+        return None
+    known, _, _ = text.partition(b"\0")
+    reader = Reader(_PLAIN_UNICODE.sub("", str(known, "latin-1")), 0)
+    try:
+        name = _in_question(reader)
+    except Unreadable:  # it is only the beginning of a statement
+        return None
+    return name.decode(errors="replace") if name else None
+
+
+_PLAIN_UNICODE = re.compile(r"""\b[uU]&(?="[^"\\]*"|'[^'\\]*')""", re.ASCII)
+"""U&"x", which has no escape in it."""
+
+
+def _in_question(reader: Reader) -> bytes:
+    while reader.takes(";"):
+        pass
+    verb = reader.take().value
+    if verb not in ("create", "alter", "drop") or not reader.takes("database"):
+        return b""
+    if verb == "drop" and reader.takes("if"):
+        reader.takes("exists")
+    name = reader.take()
+    return _template(reader) if verb == "create" else _spelled(name, reader)
+
+
+def _template(reader: Reader) -> bytes:
+    """What CREATE DATABASE copies."""
+    while (token := reader.take()).kind is not Kind.END and token.value != ";":
+        if token.kind is Kind.WORD and token.value == "template":
+            reader.takes("=")
+            return b"template1" if reader.takes("default") else _spelled(reader.take(), reader)
+    return b"template1"
+
+
+def _spelled(name: Token, reader: Reader) -> bytes:
+    """Bytes again, as PostgreSQL folds them: only ASCII has cases, for all we know of the rest."""
+    if name.kind is Kind.WORD:
+        return identifier(reader.text[name.end - len(name.value) : name.end].encode("latin-1"))
+    return name.value.encode("latin-1") if name.kind in (Kind.NAME, Kind.LITERAL) else b""
 
 
 def identifier(spelled: bytes) -> bytes:
