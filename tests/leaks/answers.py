@@ -10,7 +10,8 @@ These differences are none, each for its reason:
 - The process id in NotificationResponse.
 - ParameterDescription before the error that there are no columns to describe: where the statement
   must be made again, that fails first.
-- Which error is told of a batch in a failed transaction, where no statement can be made again.
+- Which error is told of a batch in a failed transaction, where no statement can be made again, and
+  what is skipped behind it.
 - Which of the client's own names for one text is in the error that a Bind has too many values.
 
 And these are not looked at by any script:
@@ -140,9 +141,9 @@ def alike_if_failed(one: list[str], other: list[str]) -> bool:
 def _neutral(said: list[str]) -> list[str]:
     neutral: list[str] = []
     for word in said:
+        if neutral[-1:] == ["nothing done"] and not word.startswith("ReadyForQuery"):
+            continue  # described, and then refused; or skipped behind that
         nothing = word.startswith(("ErrorResponse", "ParameterDescription"))
-        if neutral[-1:] == ["nothing done"] and (nothing or word == "NoData"):
-            continue  # described, and then refused
         neutral.append("nothing done" if nothing else word)
     return neutral
 

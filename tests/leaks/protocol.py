@@ -70,13 +70,16 @@ def _one(author: Author) -> list[Frame]:
 
 
 def batch(author: Author) -> Steps:
-    """Some messages; Sync at the end, or Flush and then Sync, or cut in two anywhere."""
+    """Some messages; Sync at the end, or Flush and then Sync, or cut in two anywhere.
+
+    In a failed transaction all at once: see answers.py for what is skipped there.
+    """
     sent: list[Frame] = []
     for _ in range(author.random.randint(1, 4)):
         sent += _one(author)
         if author.chance(0.2):
             sent.append(SYNC)
-    if author.chance(0.7):
+    if author.chance(0.7) or author.status == b"E":
         return [Step((*sent, SYNC))]
     cut = author.random.randint(1, len(sent))
     first, rest = sent[:cut], sent[cut:]

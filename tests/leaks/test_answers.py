@@ -95,5 +95,7 @@ def test_in_a_failed_transaction_nothing_need_be_described() -> None:
     assert alike_if_failed(said(*described, failed), said(refused, failed))
     assert alike_if_failed(said(*described), said(refused))  # behind a Flush
     assert alike_if_failed(said(*described, refused, failed), said(refused, failed))  # and bound
+    closed: Message = (b"3", b"")
+    assert alike_if_failed(said(*described, closed, failed), said(refused, failed))  # skipped
     assert not alike_if_failed(said(*described, READY), said(refused, READY))
     assert not alike_if_failed(said(*described, failed), said((b"D", b"\0\0"), failed))
