@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from guardproxy.errors import CannotLogIn, GuardError, ProtocolViolation, Reason
 from guardproxy.session.commands import Parting
@@ -34,6 +35,11 @@ SETTLES = stops(bytes([READY_FOR_QUERY, COPY_IN, PARAMETER_STATUS]))
 """What `settle` and the server's record must hear. The rest is a client's that left: perhaps
 millions of rows on their way while the cancel is, and each one looked at as a message of its own
 would keep everybody waiting."""
+
+
+ROLLS_BACK: Final = messages.message(messages.PARSE, b"\0the client has left\0\0\0")
+"""No statement: it fails, whatever stands before it, and so what has run since the last Sync is
+not committed by ours. PostgreSQL rolls it back too when its client goes."""
 
 
 class Dirty(GuardError):
@@ -185,6 +191,8 @@ def settle(parting: Parting) -> Generator[bytes, Message, bool]:
     in_transaction = parting.in_transaction
     if parting.copying:
         send += messages.message(messages.COPY_FAIL, b"the client has left\0")
+    elif parting.unsynced:
+        send += ROLLS_BACK
     if parting.copying or parting.unsynced:
         send += messages.SYNC_MESSAGE
         owed += 1

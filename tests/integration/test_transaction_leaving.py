@@ -111,6 +111,35 @@ def test_in_the_middle_of_something(single: Guard, server: int, state: str, how:
     assert look(single)[:-1] == CLEAN
 
 
+WITHOUT_SYNC: dict[str, tuple[bytes, ...]] = {
+    "flush": (FLUSH,),
+    "a sync before it": (SYNC, bind("one") + execute() + FLUSH),
+    "half a message": (FLUSH, parse("left", "select 1")[:7]),
+    "in a transaction": (SYNC, message(b"Q", b"begin\0"), bind("one") + execute() + FLUSH),
+}
+
+
+@pytest.mark.parametrize("how", LEAVES)
+@pytest.mark.parametrize("state", WITHOUT_SYNC)
+def test_what_no_sync_has_committed_is_rolled_back(
+    single: Guard, pg: Postgres, server: int, state: str, how: str
+) -> None:
+    """PostgreSQL takes a batch without its Sync for an open transaction when its client goes."""
+    synced = SYNC in WITHOUT_SYNC[state]
+    pg.query("drop table if exists unsynced", dbname="app")
+    make = "create table unsynced as select 0 as n; grant all on unsynced to public"
+    pg.query(make, dbname="app")
+    with Stepper(single) as client:
+        client.send(parse("one", "insert into unsynced values (1) returning n") + run("one"))
+        for data in WITHOUT_SYNC[state]:
+            client.send(data)
+        for _ in range(1 + synced):
+            client.read_until(b"D")
+        LEAVES[how](client)
+    assert look(single) == (*CLEAN, server)
+    assert pg.query("select sum(n) from unsynced", dbname="app") == [(int(synced),)]
+
+
 def test_parked_and_gone(single: Guard, server: int) -> None:
     """Who leaves without a server, its settings kept by the guard, leaves nothing either."""
     with single.connect() as client:

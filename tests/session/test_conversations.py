@@ -275,6 +275,7 @@ def test_nothing_owed_is_settled_at_once(in_transaction: bool) -> None:
 
 
 COPY_FAIL = 'C> CopyFail "the client has left"'
+ROLLS_BACK = 'C> Parse "" "the client has left"'
 
 
 @pytest.mark.parametrize(
@@ -284,8 +285,18 @@ COPY_FAIL = 'C> CopyFail "the client has left"'
         (parting(1), "S> ErrorResponse ERROR 57014 cancelled + ReadyForQuery E", True),
         (parting(2), "S> ReadyForQuery T\nS> ReadyForQuery I", False),
         (parting(1, in_transaction=True), "S> ReadyForQuery I", False),
-        (parting(unsynced=True), "C> Sync\nS> ParseComplete + ReadyForQuery T", True),
-        (parting(1, unsynced=True), "C> Sync\nS> ReadyForQuery I\nS> ReadyForQuery I", False),
+        (
+            parting(unsynced=True),
+            f"{ROLLS_BACK}\nC> Sync\nS> ParseComplete\n"
+            "S> ErrorResponse ERROR 42601 x + ReadyForQuery E",
+            True,
+        ),
+        (
+            parting(1, unsynced=True),
+            f"{ROLLS_BACK}\nC> Sync\nS> ReadyForQuery I\n"
+            "S> CommandComplete 'INSERT 0 1' + ErrorResponse ERROR 42601 x + ReadyForQuery I",
+            False,
+        ),
         (
             parting(1, copying=True),
             COPY_FAIL + "\nC> Sync\nS> ErrorResponse ERROR 57014 x + ReadyForQuery E"
