@@ -37,9 +37,9 @@ PURE = "GUARDPROXY_PURE"
 MYPYC = "mypy>=2.4,<3"
 MODULES = """
     stats wire/frames wire/messages
-    session/acts session/backend session/belongings session/commands session/conversations
-    session/glance session/life session/login session/passthrough session/roaming session/session
-    session/speaking session/statements session/states
+    session/account session/acts session/backend session/belongings session/commands
+    session/conversations session/glance session/life session/login session/passthrough
+    session/roaming session/session session/speaking session/statements session/states
     pool/admission pool/line pool/orders pool/pauses pool/pool pool/round
     net/caller net/client net/departure net/endings net/entrance net/logins net/pooler net/server
     net/transport

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
+from guardproxy.session.account import Account
 from guardproxy.session.acts import (
     COPY_END,
     EXTENDED,
@@ -29,7 +30,6 @@ from guardproxy.session.acts import (
 )
 from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command, Evacuate, Parting
-from guardproxy.session.life import Life
 from guardproxy.session.parameters import differing, setting
 from guardproxy.session.statement import database_in_question
 from guardproxy.session.states import READY, Event, State
@@ -75,7 +75,7 @@ _WANT_SERVER: Final = Command.WANT_SERVER
 PROBE: Final = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
 
 
-class Session(Life):
+class Session(Account):
     """A client after login. `parameters` are what it asked for, or was told: its server needs them.
 
     `timings` are those of all sessions together.
@@ -102,14 +102,11 @@ class Session(Life):
         "backlog",
         "cancel_key",
         "commands",
-        "copying",
         "farewell",
         "for_server",
         "last_request",
         "leased",
-        "owed",
         "parameters",
-        "unsynced",
     )
 
     def __init__(
@@ -122,9 +119,6 @@ class Session(Life):
         self.application_name = ""
         self.commands: list[Command | Evacuate] = []
         self.for_server = b""  # what TELL_SERVER is about
-        self.owed = bytearray()
-        self.unsynced = False  # extended messages were sent since the last Sync
-        self.copying = False
         self.farewell = False  # the server said FATAL: it is about to close
         self.backlog = b""
         self.cancel_key = b""  # of the server itself, in passthrough
@@ -217,7 +211,7 @@ class Session(Life):
         if act == ILLEGAL:
             raise ProtocolViolation(f"invalid frontend message type {kind}")
         if act == COPY_END:
-            self._copy_over()
+            self._copy_end()
             return True
         if act == RESUMES:
             self._table = self._usual
@@ -394,22 +388,6 @@ class Session(Life):
 
     def _settled(self, data: bytes, at: int) -> None:
         """Nothing is owed any more; the ReadyForQuery that says so begins at `at`."""
-
-    def _copy_in(self) -> None:
-        """The server reads COPY data now, and ignores any Sync that came before it.
-
-        (PostgreSQL, "COPY Operations": "the backend will ignore Flush and Sync during copy-in".)
-        """
-        self.copying = True
-        while self.owed and self.owed[0] == SYNC:
-            del self.owed[0]
-            self.queries += 1  # as if it had been answered, for those who count
-
-    def _copy_over(self) -> None:
-        """No more COPY data. A Sync must follow an extended one: any before was ignored."""
-        if self.copying and not self.owed:
-            self.unsynced = True
-        self.copying = False
 
     def _heed(self, kind: int, body: bytes, at: int) -> None:
         """A message of the server's that matters; it begins at `at` of the chunk."""

@@ -9,7 +9,10 @@ from psycopg import sql
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
+from tests.integration.conftest import ROAMING, NewGuard
 from tests.integration.guard import Guard
+from tests.integration.raw import message
+from tests.integration.steps import SYNC, Stepper, parse, run, told
 
 ROWS = 50_000
 
@@ -186,3 +189,30 @@ def test_two_in_one_query(guarded: Guard, table: str) -> None:
                     pass
         assert states == [ExecStatus.COMMAND_OK, ExecStatus.COPY_OUT, ExecStatus.COMMAND_OK]
         assert connection.execute("select 1").fetchone() == (1,)
+
+
+DATA = message(b"d", b"1\tx\n") + message(b"c")
+SENT_AHEAD = {
+    "a sync before the data": (True, SYNC + DATA + SYNC, "1 2 G C ZI"),
+    "no sync before the data": (True, DATA + SYNC, "1 2 G C ZI"),
+    "a sync in the middle": (True, DATA[:9] + SYNC + DATA[9:] + SYNC, "1 2 G C ZI"),
+    "by a query": (False, DATA, "G C ZI"),
+    "by a query, and a sync": (False, SYNC + DATA, "G C ZI"),
+    "by a query, and a sync behind it": (False, DATA + SYNC, "G C ZI ZI"),
+}
+
+
+@pytest.mark.parametrize("how", SENT_AHEAD)
+def test_sent_ahead(guard: NewGuard, table: str, how: str) -> None:
+    """All in one go, and a Query behind it: nobody else gets what that returns."""
+    extended, data, heard = SENT_AHEAD[how]
+    text = f'copy "{table}" from stdin'
+    copy = parse("", text) + run("") if extended else message(b"Q", text.encode() + b"\0")
+    single = guard(pool={**ROAMING, "max_server_connections": 1})
+    with Stepper(single) as mine, Stepper(single) as other:
+        mine.send(copy + data + message(b"Q", b"select 'mine' from pg_sleep(0.3)\0"))
+        for word in heard.split():
+            assert told([mine.read()]) == word
+        assert other.say("select 'other'") == "T [other] C ZI"
+        assert told(mine.read_until(b"Z")) == "T [mine] C ZI"
+        assert mine.say("select 'still mine'") == "T [still mine] C ZI"

@@ -181,6 +181,22 @@ def test_nor_does_the_sync_that_ends_a_copy(end: str) -> None:
         == idle, owed""")
 
 
+def test_a_copy_that_is_sent_ahead_with_all_that_follows() -> None:
+    """Its end passes; the Sync behind it waits until it is known which Sync is ignored."""
+    idle("""
+        C> Parse s COPY + Bind '' s + Execute '' + Sync + CopyData 1 + CopyDone + Sync + Query x
+        >S Parse s COPY + Bind '' s + Execute '' + Sync + CopyData 1 + CopyDone
+        S> ParseComplete + BindComplete + CopyInResponse 0
+        !! TELL_SERVER
+        >S Sync
+        S> CommandComplete COPY + ReadyForQuery I
+        !! TELL_SERVER
+        >S Query x
+        == active, owed Q
+        S> CommandComplete x + ReadyForQuery I
+        == idle, owed""")
+
+
 def test_who_asks_instead_of_copying_hears_so() -> None:
     idle("""
         C> Query COPY

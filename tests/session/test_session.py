@@ -150,6 +150,110 @@ CONVERSATIONS = {
         S> ParseComplete + BindComplete + CopyInResponse 0 + CommandComplete "COPY 1"
         S> ReadyForQuery I
         == idle, owed""",
+    "COPY in, extended, all sent ahead with a Sync before the data": """
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + Sync
+        C> CopyData 1 + CopyDone + Sync + Query "SELECT 1"
+        == active, owed SSQ
+        S> ParseComplete + BindComplete + CopyInResponse 0
+        == active, owed SQ
+        S> CommandComplete "COPY 1" + ReadyForQuery I
+        == active, owed Q
+        S> CommandComplete "SELECT 1" + ReadyForQuery I
+        == idle, owed""",
+    "COPY in, extended, sent ahead but for its Sync": """
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + CopyData 1 + CopyDone
+        S> ParseComplete + BindComplete + CopyInResponse 0
+        C> Sync + Query "SELECT 1"
+        == active, owed SQ
+        S> CommandComplete "COPY 1" + ReadyForQuery I
+        S> CommandComplete "SELECT 1" + ReadyForQuery I
+        == idle, owed""",
+    "COPY in, extended, sent ahead and its Sync forgotten": """
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + Sync + CopyData 1 + CopyDone
+        S> ParseComplete + BindComplete + CopyInResponse 0 + CommandComplete "COPY 1"
+        == active, owed
+        C> Sync
+        S> ReadyForQuery I
+        == idle, owed""",
+    "COPY in, extended, sent ahead, that never starts": """
+        C> Parse "" "COPY x FROM STDIN" + Bind "" "" + Execute "" + Sync
+        C> CopyData 1 + CopyDone + Sync + Query "COPY t FROM STDIN" + CopyData 2 + CopyDone + Sync
+        S> ErrorResponse ERROR 42P01 "no such table" + ReadyForQuery I
+        == active, owed SQS
+        S> ReadyForQuery I
+        S> CopyInResponse 0 + CommandComplete "COPY 1" + ReadyForQuery I
+        == active, owed S
+        S> ReadyForQuery I
+        == idle, owed""",
+    "COPY in, sent ahead, then a Sync": """
+        C> Query "COPY t FROM STDIN" + CopyData 1 + CopyDone
+        S> CopyInResponse 0
+        C> Sync
+        == active, owed QS
+        S> CommandComplete "COPY 1" + ReadyForQuery I
+        S> ReadyForQuery I
+        == idle, owed""",
+    "COPY in, and a Sync before its data": """
+        C> Query "COPY t FROM STDIN" + Sync
+        S> CopyInResponse 0
+        == active, owed Q
+        C> CopyData 1 + CopyDone
+        S> CommandComplete "COPY 1" + ReadyForQuery I
+        == idle, owed""",
+    "COPY in, sent ahead with a Sync before its data": """
+        C> Query "COPY t FROM STDIN" + Sync + CopyData 1 + CopyDone
+        S> CopyInResponse 0 + CommandComplete "COPY 1" + ReadyForQuery I
+        == idle, owed""",
+    "COPY in twice in one Query, sent ahead": """
+        C> Query "COPY t FROM STDIN; COPY t FROM STDIN" + Sync + CopyData 1 + CopyDone
+        C> Sync + CopyData 2 + CopyFail no + Sync
+        S> CopyInResponse 0 + CommandComplete "COPY 1"
+        == active, owed QSS
+        S> CopyInResponse 0 + ErrorResponse ERROR 57014 no + ReadyForQuery I
+        == active, owed S
+        S> ReadyForQuery I
+        == idle, owed""",
+    "COPY in, sent ahead twice, of which the first fails": """
+        C> Query "COPY x FROM STDIN" + CopyData 1 + CopyDone
+        C> Query "COPY t FROM STDIN" + Sync + CopyData 1 + CopyDone
+        S> ErrorResponse ERROR 42P01 "no such table" + ReadyForQuery I
+        S> CopyInResponse 0 + CommandComplete "COPY 1" + ReadyForQuery I
+        == idle, owed""",
+    "COPY in, extended, after one sent ahead that fails": """
+        C> Query "COPY x FROM STDIN" + CopyData 1 + CopyDone
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + Sync
+        C> CopyData 1 + CopyDone + Sync
+        S> ErrorResponse ERROR 42P01 "no such table" + ReadyForQuery I
+        S> ParseComplete + BindComplete + CopyInResponse 0 + CommandComplete "COPY 1"
+        S> ReadyForQuery I
+        == idle, owed""",
+    "COPY in, extended, sent ahead, then a Query in place of its Sync": """
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + CopyData 1 + CopyDone
+        C> Query "SELECT 1" + Sync
+        S> ParseComplete + BindComplete + CopyInResponse 0 + CommandComplete "COPY 1"
+        == active, owed QS
+        S> CommandComplete "SELECT 1" + ReadyForQuery I
+        S> ReadyForQuery I
+        == idle, owed""",
+    "COPY in, extended, sent ahead, that fails midway": """
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + CopyData nonsense + CopyDone
+        C> Sync + Query "SELECT 1"
+        S> ParseComplete + BindComplete + CopyInResponse 0 + ErrorResponse ERROR 22P02 "no number"
+        S> ReadyForQuery I
+        == active, owed Q
+        S> CommandComplete "SELECT 1" + ReadyForQuery I
+        == idle, owed""",
+    "the end of a COPY, and none there": """
+        C> Query "SELECT 1" + CopyData 1 + CopyDone
+        S> CommandComplete "SELECT 1" + ReadyForQuery I
+        == idle, owed
+        C> CopyDone
+        == idle, owed
+        C> Query "COPY t FROM STDIN"
+        S> CopyInResponse 0
+        C> CopyData 1 + CopyDone
+        S> CommandComplete "COPY 1" + ReadyForQuery I
+        == idle, owed""",
     "COPY out": """
         C> Query "COPY t TO STDOUT"
         S> CopyOutResponse 0 + CopyData 1 + CopyData 2 + CopyDone
