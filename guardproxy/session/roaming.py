@@ -148,7 +148,6 @@ class Roaming(Speaking):
         free = self._free
         super()._heed(kind, body, at)
         if kind == ERROR:
-            self._failed()
             if free and self.farewell:  # PostgreSQL's goodbye to nobody
                 self._edits.append((at, at + HEADER_SIZE + len(body), b""))
                 self._release(Command.LOST)
@@ -167,8 +166,9 @@ class Roaming(Speaking):
             self._belongings.report(*messages.parse_parameter_status(body))
             self._read_by(self._rules.scan_for(self._belongings.reported))
 
-    def _failed(self) -> None:
+    def _error(self, body: bytes) -> None:
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""
+        super()._error(body)
         while self._statements.failed(self.queries) and self.owed:
             del self.owed[0]
             self.queries += 1

@@ -60,8 +60,10 @@ HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 SERVER_STOPS: Final = stops(HEEDED)
 _IDLE_TALK: Final = stops(b"HcdfX")
 _MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-(; \t\r\n")
-# Bytes: the types of 65,535 parameters are 262,142. What is longer just passes.
+# Bytes: the types of 65,535 parameters are 262,142. What is longer just passes, but for an error.
 _LONGEST_HEEDED: Final = 300_000
+_BEGINNING: Final = 256
+"""Bytes of a long error: severity and SQLSTATE stand first, where PostgreSQL puts them."""
 
 Answered = Callable[[list[Message], float], bytes]
 """What is done with the server's answer to us; returns what the client is to hear of it."""
@@ -373,6 +375,10 @@ class Session(Account):
                 if end - at <= length:
                     break
                 self._heed(kind, data[at + HEADER_SIZE : at + length + 1], at)
+            elif kind == ERROR:
+                if end - at < _BEGINNING:
+                    break
+                self._error(data[at + HEADER_SIZE : at + _BEGINNING])
             at += length + 1
             if at >= end:
                 break
@@ -395,7 +401,11 @@ class Session(Account):
             name, value = self._heard(body)
             if name == "application_name":
                 self.application_name = value
-            return
+        else:
+            self._error(body)
+
+    def _error(self, body: bytes) -> None:
+        """The server refuses something, or says goodbye; of a long `body`, the beginning."""
         self.timings.errors.count(messages.sqlstate(body))
         self._copy_over()
         self._doubtful = self.owed[:1] != b"S" and SYNC in self.owed

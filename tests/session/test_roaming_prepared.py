@@ -241,6 +241,16 @@ def test_what_an_error_skipped_is_made_again() -> None:
         >S Parse s 'SELECT 1' + {USED.format("s")}""")
 
 
+def test_a_query_skipped_by_a_long_error_is_owed_nothing() -> None:
+    having().play(f"""
+        C> Bind '' s x + Execute '' + Query skipped + Sync
+        >S Bind '' s x + Execute '' + Close S guardproxy_gone_ + Query skipped + Sync
+        S> ErrorResponse ERROR 22P02 {"z" * 400_000}
+        == active, owed S
+        S> ReadyForQuery I
+        == idle, owed""")
+
+
 def test_what_an_error_skipped_takes_no_other_with_it() -> None:
     """In a failed transaction the unnamed one could not be made again."""
     having().play(f"""
