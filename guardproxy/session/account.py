@@ -22,13 +22,14 @@ _SYNC: Final = b"S"
 class Account(Life):
     """`owed` is one byte for each request whose ReadyForQuery has not come: its type."""
 
-    __slots__ = ("_copy_ends", "copying", "owed", "unsynced")
+    __slots__ = ("_copy_ends", "copying", "miscounted", "owed", "unsynced")
 
     def __init__(self, now: float, timings: Timings) -> None:
         super().__init__(now, timings)
         self.owed = bytearray()
         self.unsynced = False  # extended messages were sent since the last Sync
         self.copying = False
+        self.miscounted = False  # its server may owe more or less: nobody else can have it
         self._copy_ends: list[End] = []  # sent before their COPY was known to have started
 
     def _copy_in(self) -> None:

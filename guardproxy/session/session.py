@@ -174,6 +174,8 @@ class Session(Account):
         end = len(data)
         while end - at >= HEADER_SIZE:
             kind, length = header(data, at)
+            if length < 4:
+                raise self._violation(f"invalid message length {length}", at)
             act = self._table[kind]
             if act == REQUEST:
                 if kind == QUERY and not self._asked(data, at, length):
@@ -195,8 +197,6 @@ class Session(Account):
                     break
                 if not self._note(act, kind, length, data, at, now):
                     break  # more of it is needed
-            if length < 4:
-                raise ProtocolViolation(f"invalid message length {length}")
             at += length + 1
             if act == FORWARD:  # one row of COPY seldom comes alone
                 at = skim(data, at, end, self._table)
@@ -211,7 +211,7 @@ class Session(Account):
     def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
         """A message that is seldom, and matters; False if it cannot be judged before more comes."""
         if act == ILLEGAL:
-            raise ProtocolViolation(f"invalid frontend message type {kind}")
+            raise self._violation(f"invalid frontend message type {kind}", at)
         if act == COPY_END:
             self._copy_end()
             return True
@@ -224,6 +224,11 @@ class Session(Account):
         start = data.find(b"\0", at + HEADER_SIZE) + 1 or len(data)
         self._remember(data[start : start + STATEMENT_PREFIX])
         return True
+
+    def _violation(self, what: str, at: int) -> ProtocolViolation:
+        """Of the message at `at`. What stands before it in the chunk is not sent on either."""
+        self.miscounted = self.miscounted or at > 0
+        return ProtocolViolation(what)
 
     def _extended(self, now: float) -> None:
         """A message of the extended protocol, which a Sync must follow."""
@@ -313,7 +318,8 @@ class Session(Account):
         self.leased = False
         doubtful = self._doubtful and bool(self.owed)  # a Query may have been skipped, or not
         relayed = self._detour is not None and not self._answered  # a login
-        if not leased or self._client_skip or relayed or self.farewell or doubtful:
+        unsettled = self._client_skip or relayed or doubtful or self.miscounted
+        if not leased or unsettled or self.farewell:
             return None
         return Parting(
             len(self._answered) + len(self.owed),

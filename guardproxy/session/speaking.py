@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from guardproxy.errors import ProtocolViolation
 from guardproxy.session.acts import (
     CALLS,
     ENDS,
@@ -306,7 +305,7 @@ class Speaking(Session):
         """Names do not end in what is here of a message: PostgreSQL's to judge, if it is all."""
         here = len(data) - at
         if here > MAX_NAME:
-            raise ProtocolViolation("the names in a message are too long")
+            raise self._violation("the names in a message are too long", at)
         return here > length
 
     def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> bool:

@@ -173,6 +173,25 @@ def test_an_impossible_length_is_found_when_there_is_a_server() -> None:
         session.lease(Backend({}), 1.0)
 
 
+@pytest.mark.parametrize("wrong", [b"Q\0\0\0\3", b"S\0\0\0\2", b"F\0\0\0\0", b"P\0\0\0\0"])
+def test_what_has_an_impossible_length_is_owed_nothing(wrong: bytes) -> None:
+    session = idle().session
+    with pytest.raises(ProtocolViolation, match="invalid message length"):
+        session.client_sent(wrong, 1.0)
+    parting = session.leave(1.0)
+    assert parting is not None
+    assert parting.settled
+
+
+@pytest.mark.parametrize("wrong", [b"Q\0\0\0\3", b"y\0\0\0\4"])
+def test_what_stands_before_a_violation_is_not_waited_for(wrong: bytes) -> None:
+    """It is not sent on, so its server owes less than it seems."""
+    session = idle().session
+    with pytest.raises(ProtocolViolation):
+        session.client_sent(said("C", "Query x") + wrong, 1.0)
+    assert session.leave(1.0) is None
+
+
 # -- Terminate -------------------------------------------------------------------------------------
 
 
