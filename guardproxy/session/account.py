@@ -22,7 +22,7 @@ _SYNC: Final = b"S"
 class Account(Life):
     """`owed` is one byte for each request whose ReadyForQuery has not come: its type."""
 
-    __slots__ = ("_copy_ends", "copying", "miscounted", "owed", "unsynced")
+    __slots__ = ("_copy_ends", "_ignored_in", "copying", "miscounted", "owed", "unsynced")
 
     def __init__(self, now: float, timings: Timings) -> None:
         super().__init__(now, timings)
@@ -30,6 +30,7 @@ class Account(Life):
         self.unsynced = False  # extended messages were sent since the last Sync
         self.copying = False
         self.miscounted = False  # its server may owe more or less: nobody else can have it
+        self._ignored_in = -1  # the ReadyForQuery before which a COPY met Syncs last
         self._copy_ends: list[End] = []  # sent before their COPY was known to have started
 
     def _copy_in(self) -> None:
@@ -41,6 +42,8 @@ class Account(Life):
         ignored = ignore_syncs(self.owed, None if end is None else end - self.queries)
         self.queries += ignored  # as if they had been answered, for those who count
         self.copying = True
+        if ignored:
+            self._ignored_in = self.queries
         if end is not None:
             self._copy_over()
 
@@ -50,6 +53,16 @@ class Account(Life):
             self._copy_over()
         elif self.owed or self.unsynced:
             self._copy_ends.append((self.queries + len(self.owed), self.unsynced))
+
+    def _copy_failed(self) -> None:
+        """Or something else did. A COPY may fail before it has read the Syncs that it would ignore.
+
+        (A trigger BEFORE STATEMENT does it.) Then they are answered, and if more is owed than the
+        Sync behind the data, it cannot be told which answer is whose.
+        """
+        if self._ignored_in == self.queries and len(self.owed) > 1:
+            self.miscounted = True
+        self._copy_over()
 
     def _copy_over(self) -> None:
         """No more COPY data. A Sync must follow an extended one: any before was ignored."""

@@ -67,6 +67,7 @@ class Roaming(Speaking):
             and not self._client_skip
             and not self.farewell
             and not self._belongings.bound
+            and not self.miscounted
         )
 
     @property

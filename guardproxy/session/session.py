@@ -183,6 +183,8 @@ class Session(Account):
                 if kind != SYNC or not self.copying:  # else the server ignores it
                     self.owed.append(kind)
                     self.unsynced = False
+                else:
+                    self._ignored_in = self.queries
                 if self.state is not _ACTIVE:
                     self.enter(_ASKED, now)
             elif act == EXTENDED:
@@ -360,6 +362,9 @@ class Session(Account):
                     break
                 if self.owed:
                     del self.owed[0]
+                elif self._table is self._skipped:  # a Sync was not ignored: its COPY had failed
+                    self._table = self._usual
+                    self.unsynced = False
                 status = data[at + HEADER_SIZE]
                 self.queries += 1
                 self.transactions += status == IDLE
@@ -413,7 +418,7 @@ class Session(Account):
     def _error(self, body: bytes) -> None:
         """The server refuses something, or says goodbye; of a long `body`, the beginning."""
         self.timings.errors.count(messages.sqlstate(body))
-        self._copy_over()
+        self._copy_failed()
         self._doubtful = self.owed[:1] != b"S" and SYNC in self.owed
         if self.unsynced and not self.owed:  # its Sync has not been sent yet
             self._table = self._skipped

@@ -210,6 +210,8 @@ class Speaking(Session):
         if not self.copying:  # else the server ignores it
             self.owed.append(SYNC)
             self.unsynced = False
+        else:
+            self._ignored_in = self.queries
         return True
 
     def _hold(self, data: bytes, at: int) -> bool:

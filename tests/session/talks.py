@@ -226,6 +226,15 @@ CONVERSATIONS = {
         == active, owed Q
         S> CommandComplete "SELECT 1" + ReadyForQuery I
         == idle, owed""",
+    "COPY in, extended, that fails before it reads": """
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + Sync
+        S> ParseComplete + BindComplete + CopyInResponse 0
+        S> ErrorResponse ERROR P0001 "a trigger says no" + ReadyForQuery I
+        == idle, owed
+        C> CopyData 1 + CopyDone + Sync
+        == active, owed S
+        S> ReadyForQuery I
+        == idle, owed""",
     "the end of a COPY, and none there": """
         C> Query "SELECT 1" + CopyData 1 + CopyDone
         S> CommandComplete "SELECT 1" + ReadyForQuery I

@@ -197,6 +197,23 @@ def test_a_copy_that_is_sent_ahead_with_all_that_follows() -> None:
         == idle, owed""")
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_server_that_may_owe_more_is_nobody_elses(late: bool) -> None:
+    """A COPY fails with more behind it: perhaps before it has read a Sync."""
+    starts = "S> ParseComplete + BindComplete + CopyInResponse 0\n"
+    begin, sync = "Parse '' COPY + Bind '' '' + Execute ''", "CopyData 1 + Sync + CopyDone + Sync"
+    copy = f"C> {begin}\n{starts}C> {sync}" if late else f"C> {begin} + {sync}\n{starts}"
+    stage = idle(f"""
+        {copy}
+        C> Query x
+        == active, owed SQ
+        S> ErrorResponse ERROR P0001 no + {READY}
+        S> CommandComplete x + {READY}
+        == idle, owed""")
+    assert not stage.session.movable
+    assert stage.session.leave(1.0) is None
+
+
 def test_who_asks_instead_of_copying_hears_so() -> None:
     idle("""
         C> Query COPY
