@@ -17,13 +17,15 @@ from guardproxy.session.pins import Finding, PinReason, Suspicion
 from guardproxy.session.prepared import Reading
 from guardproxy.session.statement import redact
 from guardproxy.session.suspicion import Scan
-from guardproxy.session.verbs import Findings
+from guardproxy.session.verbs import DECISIVE, Findings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import Message
 from guardproxy.wire.messages import DATA_ROW, ERROR, PARAMETER_STATUS
 
 STAYS_WITH_SERVER: Final = frozenset((PinReason.LOAD, PinReason.REPLICATION, PinReason.SETSEED))
 """What DISCARD ALL does not undo."""
+_UNSEEN: Final = frozenset((PinReason.SETTING, PinReason.UNKNOWN))
+"""Settings that are others than those known here."""
 _DISCARDED: Final = (PinReason.SEQUENCE, PinReason.SETTING, PinReason.STATEMENT)
 """What it does undo, and no probe can see."""
 
@@ -33,19 +35,13 @@ _READ_BY = (
     "IntervalStyle",
     "TimeZone",
     "client_encoding",
+    "session_authorization",
     "standard_conforming_strings",
 )
-_READ_BY_TOO = frozenset(
-    (
-        "array_nulls",
-        "backslash_quote",
-        "lc_monetary",
-        "timezone_abbreviations",
-        "transform_null_equals",
-        "xmloption",
-    )
-)
-"""What decides how a statement is read when it is prepared; of these the server does not say."""
+_READ_BY_TOO = tuple(sorted(DECISIVE))
+"""What decides what a statement means when it is prepared; of these not every server says."""
+_DECISIVE: Final = DECISIVE | {""}  # or any
+_UNREAD: Final = Suspicion.ALL_SETTINGS | Suspicion.ROLE
 
 UNREADABLE: Final = frozenset(("BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"))
 """Encodings in which a byte that looks like a backslash may be half of another character."""
@@ -97,11 +93,13 @@ class Belongings:
     __slots__ = (
         "_asked",
         "_causes",
+        "_learning",
         "_names",
         "_probe",
         "_setup",
         "_startup",
         "_tries",
+        "local",
         "pins",
         "reported",
         "settings",
@@ -118,6 +116,8 @@ class Belongings:
         self._names: set[str] = set()  # of settings to be read back
         self._asked: set[str] = set()  # of those that the probe under way reads
         self._tries = 0  # probes that failed, one after the other
+        self.local: set[str] = set()  # of settings that are others until the transaction ends
+        self._learning = False  # they are being read back
         self._causes: dict[PinReason, tuple[float, bytes]] = {}  # when and what may have pinned it
         self._probe = probe
 
@@ -130,10 +130,16 @@ class Belongings:
 
     @property
     def reading(self) -> Reading | None:
-        """How its server reads the statements it prepares; None if that is not known."""
-        if not _READ_BY_TOO.isdisjoint(self._names.union(self.settings)):
+        """How its server reads the statements it prepares; None if that is not known.
+
+        The names are those of the tables that its search_path leads to, and its types theirs.
+        """
+        doubtful = self.suspicion & _UNREAD or self._learning or not _UNSEEN.isdisjoint(self.pins)
+        touched = (self._names | self.local) & _DECISIVE - self.reported.keys()
+        if doubtful or touched:
             return None
-        return tuple(self.reported.get(name, "") for name in _READ_BY)
+        told = [self.reported.get(name, "") for name in _READ_BY]
+        return (*told, *(self.reported.get(n, self.settings.get(n, "")) for n in _READ_BY_TOO))
 
     @property
     def bound(self) -> bool:
@@ -167,6 +173,7 @@ class Belongings:
         self.suspicion |= finding.suspicion
         self._names |= finding.settings
         self._tries = 0
+        self.local |= finding.local
         for number in finding.bound_settings:
             name = messages.bound_text(bind, number)
             if name is None:
@@ -220,6 +227,7 @@ class Belongings:
         custom = (name for name in self.settings if "." in name)
         self._asked, self._names = self._names.union(custom), set()
         self.suspicion = Suspicion(0)
+        self._learning = True
         row = (pins.array(self._asked),)
         return suspicion, messages.run_apart(pins.probe(suspicion), [row])
 
@@ -227,6 +235,7 @@ class Belongings:
         self, asked: Suspicion, replies: Iterable[Message], now: float, last: bytes = b""
     ) -> None:
         """The server's answer; `last` is the last statement before it was asked."""
+        self._learning = False
         rows: list[list[str | None]] = []
         for kind, body in replies:
             if kind == DATA_ROW:

@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from guardproxy.session.tokens import COMMENT, IN_WORD
-from guardproxy.session.verbs import HARMLESS
+from guardproxy.session.verbs import DECISIVE, HARMLESS
 
 CALLS: Final = (
     *("set_config", "set_limit", "setseed", "currval", "lastval", "advisory"),
@@ -68,7 +68,7 @@ def glance(text: bytes, suspects: tuple[str, ...] = ()) -> bool:
         front = _FRONT.match(lowered)
         if front is None:
             return True
-        if "local" in lowered and _to_default(lowered):
+        if "local" in lowered and (_to_default(lowered) or _DECISIVE(lowered)):
             return True
         lowered = lowered[front.end() :]
         updates = lowered[0] in "uwc"  # or COPY, or WITH
@@ -84,6 +84,9 @@ def glance(text: bytes, suspects: tuple[str, ...] = ()) -> bool:
         return True
     at = lowered.find(";") + 1
     return 0 < at < len(lowered) and not lowered[at:].isspace()
+
+
+_DECISIVE: Final = re.compile("|".join(sorted(DECISIVE | {"schema", "xml"}))).search
 
 
 def _to_default(text: str) -> bool:

@@ -73,6 +73,8 @@ class Finding:
     """The same by SET LOCAL ... TO DEFAULT."""
     forgets: bool = False
     """DEALLOCATE, DISCARD ALL: protocol-level statements may be gone."""
+    local: frozenset[str] = frozenset()
+    """By SET LOCAL: settings by which statements are read, or "" for any."""
 
     @property
     def must_end(self) -> bool:

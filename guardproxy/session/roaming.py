@@ -194,6 +194,10 @@ class Roaming(Speaking):
         if self._repeating:
             self._repeat(at)
             return
+        if self.state is State.IDLE:
+            self._belongings.local.clear()
+        elif self._belongings.local:
+            self._watching = True  # until the transaction ends
         held, self._table = self._table is HELD, self._usual
         if self._restore or self._restore_local:
             self._restore_all(data[at : at + HEADER_SIZE + 1], at)

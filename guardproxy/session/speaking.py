@@ -138,6 +138,8 @@ class Speaking(Session):
             self._restore_local |= finding.restores_local
         if finding.must_end:
             self._watch(_TAGS)
+        elif finding.local:
+            self._watch(_COMPLETIONS)  # to see where the transaction ends
 
     def _reading(self) -> Reading | None:
         """How the server reads what it is given to prepare; what is under way may yet change it."""

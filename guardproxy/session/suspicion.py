@@ -175,6 +175,8 @@ def _set_config(reader: Reader, found: Findings) -> None:
     null_is_near = _NULL_IS_NEAR.match(reader.text, start) is not None
     if _may_be_null(value if plain else None, known, null_is_near):
         (found.restores_local if local else found.restores).add(known)
+    if local:
+        found.touch_local("" if known is ALL else known)
     if local and known != "seed":  # which is no transaction's own
         return
     if known is ALL:

@@ -16,6 +16,11 @@ _REPORTED = """application_name client_encoding datestyle intervalstyle session_
 REPORTED = frozenset(_REPORTED.split())
 """Settings that every supported version reports by ParameterStatus when they change."""
 
+_DECISIVE = """array_nulls backslash_quote bytea_output extra_float_digits lc_monetary role
+    search_path timezone_abbreviations transform_null_equals xmloption"""
+DECISIVE = frozenset(_DECISIVE.split())
+"""Others by which a statement is read, or its tables found, when it is prepared."""
+
 _LEVELS = ("isolation", "read_only", "deferrable")
 _CHARACTERISTICS = tuple(f"default_transaction_{level}" for level in _LEVELS)
 _OF_THE_TRANSACTION = frozenset(f"transaction_{level}" for level in _LEVELS)
@@ -58,6 +63,7 @@ class Findings:
         self.pins: set[PinReason] = set()
         self.restores: set[str] = set()
         self.restores_local: set[str] = set()
+        self.local: set[str] = set()
         self.forgets = False
         self.runs = False  # text that is among its literals
         self.later = False  # what is found is not done yet, and unseen when it will be
@@ -76,6 +82,11 @@ class Findings:
             self.suspicion |= Suspicion.SETTINGS
             self.settings.add(name)
 
+    def touch_local(self, name: str) -> None:
+        """The same until the transaction ends; an empty name may be any."""
+        if name in DECISIVE or not name:
+            self.local.add(name)
+
     def touch_bound(self, number: int) -> None:
         """So does that of the one this parameter names."""
         if self.later:
@@ -93,6 +104,7 @@ class Findings:
             frozenset(self.restores),
             frozenset(self.restores_local),
             self.forgets,
+            frozenset(self.local),
         )
         return NOTHING if found == NOTHING else found
 
@@ -139,6 +151,7 @@ def _set_local(reader: Reader, found: Findings) -> None:
     if name == "seed":  # it is the server's own, and no transaction's
         found.touch(name)
     meant = _meant(name, reader)
+    found.touch_local(meant)
     if not reader.takes("="):
         reader.takes("to")
     value = reader.take()

@@ -29,6 +29,7 @@ FOUND = {
     "SET": Finding(Suspicion.SETTINGS, frozenset(("work_mem",))),
     "SET_CONFIG": Finding(Suspicion.SETTINGS, bound_settings=(1,)),
     "RESET": Finding(SETTINGS, frozenset(("work_mem",))),
+    "LOCAL": Finding(local=frozenset(("search_path",))),
     "LISTEN": Finding(Suspicion.LISTEN),
     "UNLISTEN": Finding(Suspicion.LISTEN),
     "ADVISORY": Finding(Suspicion.LOCKS),
@@ -51,6 +52,8 @@ class Words(Scan):
     def examine(self, text: bytes) -> Finding:
         verb, _, name = text.decode().partition(" ")
         found = FOUND.get(verb, NOTHING)
+        if verb == "SET" and name == "search_path":
+            return dataclasses.replace(found, settings=frozenset((name,)))
         if verb != "RESET":
             return found
         name = pins.ALL if name == "ALL" else name.lower()
@@ -136,18 +139,11 @@ def comes_back(said_: str) -> str:
     return f"C| {said_}\n!! WANT_SERVER\n-> wait"
 
 
-def other(name: str, text: str) -> Backend:
+def other(name: str, text: str, parameters: Mapping[str, str] | None = None) -> Backend:
     """A server where somebody else has prepared this."""
-    stage = moved(having(name, text))
     server = Backend(REPORTED)
-    stage.server = server
-    stage.play(f"""
-        {comes_back(USED.format(name))}
-        >S Parse {name} '{text}' + {USED.format(name)}
-        S> ParseComplete + {DONE}
-        >C {DONE}
-        <- give
-        !! RELEASE""")
+    stage = having(name, text, parameters=parameters, server=server)
+    stage.play("<- give\n!! RELEASE")
     return server
 
 

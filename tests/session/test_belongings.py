@@ -47,10 +47,61 @@ def test_how_statements_are_read_is_told_by_what_is_reported() -> None:
 
 
 def test_what_decides_it_and_is_not_reported_makes_it_unknown() -> None:
-    assert having({"xmloption": "content"}).reading is None
     mine = having()
     suspect(mine, Finding(Suspicion.SETTINGS, frozenset(("transform_null_equals",))))
     assert mine.reading is None
+
+
+def search_path(value: str) -> Belongings:
+    """It has set it, and not been asked for it yet."""
+    mine = having()
+    suspect(mine, Finding(Suspicion.SETTINGS, frozenset(("search_path",))))
+    assert mine.reading is None
+    mine.question()
+    assert mine.reading is None
+    mine.answered(Suspicion.SETTINGS, rows(f"setting search_path {value}"), 0.0)
+    return mine
+
+
+def test_where_tables_are_looked_for_is_part_of_how_statements_are_read() -> None:
+    """PostgreSQL looks for a prepared statement's tables anew, but never for its types."""
+    ours = having({"search_path": "tenant1"}).reading
+    assert ours is not None
+    assert ours == having({"search_path": "tenant1"}).reading
+    assert ours not in (having().reading, having({"search_path": "tenant2"}).reading)
+    assert search_path("tenant1").reading == ours
+    assert having({"role": "bob"}).reading not in (having().reading, None)
+
+
+def test_what_the_server_reports_by_itself_is_known_at_once() -> None:
+    """PostgreSQL 18 reports the search_path."""
+    mine = having()
+    mine.report("search_path", "tenant1")
+    suspect(mine, Finding(Suspicion.SETTINGS, frozenset(("search_path",))))
+    assert mine.reading == having({"search_path": "tenant1"}).reading
+
+
+@pytest.mark.parametrize("suspicion", [Suspicion.ROLE, Suspicion.ALL_SETTINGS])
+def test_while_any_setting_may_be_another_it_is_unknown(suspicion: Suspicion) -> None:
+    mine = having()
+    suspect(mine, Finding(suspicion))
+    assert mine.reading is None
+    mine.answered(mine.question()[0], [], 0.0)
+    assert mine.reading == having().reading
+
+
+def test_without_a_probe_it_stays_unknown() -> None:
+    mine = having(probe="never")
+    suspect(mine, Finding(Suspicion.ROLE))
+    assert mine.reading is None
+
+
+def test_what_is_set_until_the_transaction_ends_makes_it_unknown_too() -> None:
+    mine = having()
+    suspect(mine, Finding(local=frozenset(("array_nulls",))))
+    assert mine.reading is None
+    mine.local.clear()
+    assert mine.reading == having().reading
 
 
 def test_settings_are_what_the_server_says_they_are() -> None:

