@@ -188,19 +188,20 @@ class Roaming(Speaking):
             self._belongings.discarded()
 
     def _settled(self, data: bytes, at: int) -> None:
-        self._watching = False
-        self._stops = SERVER_STOPS
-        self._statements.settled()
+        over = self.state is State.IDLE
+        if over:
+            self._belongings.local.clear()
+        self._watching = not over and (self._statements.late or bool(self._belongings.local))
+        self._statements.settled(over)
         if self._repeating:
+            self._stops = SERVER_STOPS
             self._repeat(at)
             return
-        if self.state is State.IDLE:
-            self._belongings.local.clear()
-        elif self._belongings.local:
-            self._watching = True  # until the transaction ends
         held, self._table = self._table is HELD, self._usual
         if self._restore or self._restore_local:
             self._restore_all(data[at : at + HEADER_SIZE + 1], at)
+        if not self._watching:
+            self._stops = SERVER_STOPS
         if held:
             self._resume()
 
@@ -235,9 +236,10 @@ class Roaming(Speaking):
 
         Only then is the client told that its statement is done: `ready` waits. In a failed
         transaction nothing can be set; and what it has reset will be as before. What has not run
-        has reset nothing: the client may have the server's own values by its own will.
+        has reset nothing: the client may have the server's own values by its own will. But its
+        portal may be executed as long as the transaction lasts.
         """
-        if self._ran and self.state is State.FAILED:
+        if self.state is State.FAILED or (self.state is State.IN_TRANSACTION and not self._ran):
             self._watching = True
             return
         assert self.backend is not None

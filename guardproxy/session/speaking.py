@@ -29,8 +29,8 @@ from guardproxy.session.glance import glance
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, UNREADABLE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading
 from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Session
-from guardproxy.session.statement import concerns_statements
-from guardproxy.session.statements import Statements
+from guardproxy.session.shared_names import SharedNames
+from guardproxy.session.statement import concerns_statements, hides_deallocate
 from guardproxy.session.states import Event, State
 from guardproxy.session.suspicion import Scan
 from guardproxy.stats import Timings
@@ -108,7 +108,7 @@ class Speaking(Session):
         self._rules = rules
         self._read_by(rules.scan_for(known))
         self._belongings = Belongings(parameters, known, rules.probe)
-        self._statements = Statements(rules.max_prepared_statements, self._reading)
+        self._statements = SharedNames(rules.max_prepared_statements, self._reading)
         self._asking: bytes | None = None  # what to go on with when a Bind need not wait any more
         self._alone = True  # nothing was under way when the message at hand was said
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
@@ -178,18 +178,30 @@ class Speaking(Session):
             self._make_way(finding, text, at)
             if finding.must_end:
                 self._table = HELD
+            if finding.forgets and hides_deallocate(text):
+                self._statements.distrust()
         if end >= len(data):  # the rest is still to come
-            self._suspect(OPAQUE)
+            self._opaque(at)
         return True
 
-    def _make_way(self, finding: Finding, text: bytes, at: int, runs: bool = True) -> None:
-        """For what SQL does with prepared statements, in front of the message at `at`.
+    def _opaque(self, at: int) -> None:
+        """A Query too long to wait for: what is in its end may be anything."""
+        self._suspect(OPAQUE)
+        if not (self.unsynced and self.state is State.FAILED):
+            self._in_front(b"", at)
+        self._statements.distrust()
+        self._table = HELD
 
-        If all is quiet in a batch of its own: should it fail, that must not be the client's.
-        """
+    def _make_way(self, finding: Finding, text: bytes, at: int, runs: bool = True) -> None:
+        """For what SQL does with prepared statements, in front of the message at `at`."""
         failed = self.state is State.FAILED
         if not concerns_statements(finding, text) or (failed and (self.unsynced or not runs)):
             return
+        self._in_front(text, at, runs)
+
+    def _in_front(self, text: bytes, at: int, runs: bool = True) -> None:
+        """If all is quiet in a batch of its own: should it fail, that must not be the client's."""
+        failed = self.state is State.FAILED
         apart = not self.owed and not self.unsynced
         batch = self.queries - 1 if apart else self._batch
         first = self._statements.for_sql(text, batch, runs, failed)

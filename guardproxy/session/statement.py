@@ -134,6 +134,14 @@ _DEALLOCATE = re.compile(
 )
 
 
+_HIDDEN = re.compile(rb"(?is)\bdo\b.*\bdeallocate\b")
+
+
+def hides_deallocate(text: bytes) -> bool:
+    """Whether it may be in code, where no tag tells of it."""
+    return _HIDDEN.search(text) is not None
+
+
 def concerns_statements(finding: Finding, text: bytes) -> bool:
     """Whether SQL prepares, executes or deallocates by name."""
     return Suspicion.PREPARED in finding.suspicion and _BY_NAME.search(text) is not None

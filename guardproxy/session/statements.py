@@ -35,7 +35,6 @@ from guardproxy.session.prepared import (
     statement,
     tick,
 )
-from guardproxy.session.statement import deallocated
 from guardproxy.wire.messages import PARAMETER_DESCRIPTION
 
 MAX_BYTES = 32 << 20
@@ -43,7 +42,7 @@ MAX_BYTES = 32 << 20
 
 
 _NO_UNNAMED: Final = Undo(b"")
-_STAND_IN: Final = Statement(b"ROLLBACK\0\0\0", NOTHING)
+STAND_IN: Final = Statement(b"ROLLBACK\0\0\0", NOTHING)
 """Has the name of a statement that DEALLOCATE is to drop, or that a Parse must find taken. To make
 that itself might be impossible by now (its table is gone); this can be made at any time."""
 
@@ -260,11 +259,11 @@ class Statements:
         """The name is taken: PostgreSQL is to say so, and for that it must be taken there."""
         first, there = b"", name
         taken = self._shelf.named(name)
-        if taken is None or self._doubtful(taken, batch):
+        if taken is None or not taken.made or self._doubtful(taken, batch):
             if taken is not None:
                 first = self._close(taken, batch)
             there = self._shelf.free_name(name)
-            first += self._made_as(there, _STAND_IN, batch)
+            first += self._made_as(there, STAND_IN, batch)
         self._pending.append((batch, False, None))
         return first, there
 
@@ -341,41 +340,6 @@ class Statements:
     def close_portal(self, batch: int) -> None:
         """Its CloseComplete is the client's."""
         self._pending.append((batch, False, None))
-
-    def for_sql(self, text: bytes, batch: int, runs: bool, failed: bool = False) -> bytes:
-        """What must be sent before SQL that prepares, executes or deallocates by name.
-
-        `runs`: it is executed now, not only prepared. In a `failed` transaction, which the text may
-        end before it comes to that, statements can be closed, but none be made.
-
-        SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE"): the client's
-        own must have theirs, and other clients' none that it could hit upon.
-        """
-        first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
-        dropped, used = deallocated(text)
-        for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
-            if name in self._deallocated:
-                continue
-            if name in used and not failed:
-                first += self._under_its_name(name, batch)
-            elif name not in used and self._shelf.named(name) is None:
-                first += self._made_as(name, _STAND_IN, batch)
-        self._by_sql = True
-        if runs:
-            self._deallocated += dropped
-        return first
-
-    def _is_own(self, entry: Entry) -> bool:
-        mine = self.names.get(entry.name)
-        return mine is not None and mine.statement is entry.statement
-
-    def _under_its_name(self, name: bytes, batch: int) -> bytes:
-        mine = self.names[name]
-        entry = self._shelf.find(mine.statement)
-        if entry is not None and entry.name == name and entry.made > mine.born:
-            return b""
-        first = self._close(entry, batch) if entry else b""
-        return first + self._made_as(name, self._as_read_now(mine, name), batch)
 
     def _made_as(self, name: bytes, wanted: Statement, batch: int) -> bytes:
         entry = self._shelf.find(wanted)
@@ -455,38 +419,3 @@ class Statements:
         """Nothing is owed: what has not been answered was skipped."""
         if self._pending:
             self.failed(self._pending[-1][0])
-        self.nothing_forgotten()
-
-    def forgets(self, text: bytes) -> None:
-        """DEALLOCATE or DISCARD is executed: of all, unless it has names."""
-        self.forgetting = self.forgetting or not deallocated(text)[0]
-
-    def nothing_forgotten(self) -> None:
-        """No DEALLOCATE is under way any more: it has run, or it was skipped."""
-        self._deallocated.clear()
-        self.forgetting = False
-
-    def deallocated_all(self) -> None:
-        """DEALLOCATE ALL or DISCARD ALL has run: what had a name on this server is gone from it.
-
-        But for what is prepared behind it, and not answered yet.
-        """
-        later = [undo for _, _, undo in self._pending if undo is not None and undo.made is not None]
-        names = {u.name: self.names[u.name] for u in later if u.name and u.name in self.names}
-        entries = [u.made for u in later]
-        self.names = names
-        self.here = {name: there for name, there in self.here.items() if not name}
-        self._size = sum(len(mine.statement.body) for mine in names.values())
-        self._shelf.clear()
-        for entry in entries:
-            if entry is not None:  # for the type's sake
-                self._shelf.put(entry)
-
-    def deallocated_one(self) -> None:
-        """DEALLOCATE by name has run, in the order of the text."""
-        name = self._deallocated.pop(0) if self._deallocated else b""
-        if name in self.names:
-            self._restore(name, None)
-            there = self._shelf.named(name)
-            if there is not None:
-                self._drop(there)

@@ -38,6 +38,7 @@ FOUND = {
     "PREPARE": Finding(Suspicion.PREPARED),
     "EXECUTE": Finding(Suspicion.PREPARED),
     "DEALLOCATE": Finding(Suspicion.PREPARED, forgets=True),
+    "DO": Finding(Suspicion.PREPARED, forgets=True),
     "DISCARD": Finding(
         SETTINGS | Suspicion.PREPARED | Suspicion.LISTEN,
         restores=frozenset((pins.ALL,)),

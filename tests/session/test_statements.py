@@ -5,7 +5,7 @@ test_roaming_prepared.py and test_roaming_sql.py play it all.
 
 from guardproxy.session.pins import NOTHING, Finding, PinReason
 from guardproxy.session.prepared import Shelf
-from guardproxy.session.statements import Statements
+from guardproxy.session.shared_names import SharedNames as Statements
 
 TEXT = b"SELECT 1\0\0\0"
 READ = ("UTF8", "UTC")

@@ -1,0 +1,124 @@
+"""Sans-I/O: what SQL does with a client's prepared statements: PREPARE, EXECUTE, DEALLOCATE.
+
+SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE"). So the client's own
+must have theirs where SQL names them, and there must be no other client's that it could hit upon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from guardproxy.session.columns import UNKNOWN
+from guardproxy.session.prepared import Entry, Reading
+from guardproxy.session.statement import deallocated, hides_deallocate
+from guardproxy.session.statements import STAND_IN, Statements
+
+
+class SharedNames(Statements):
+    """The statements of a client that may speak of them by SQL as well."""
+
+    __slots__ = ("_hidden", "_late_names", "late")
+
+    def __init__(self, limit: int, reads: Callable[[], Reading | None]) -> None:
+        super().__init__(limit, reads)
+        self.late = False  # a portal that forgets may be executed as long as its transaction lasts
+        self._late_names: list[bytes] = []  # what it names
+        self._hidden = False  # and no tag tells that it has been
+
+    def for_sql(self, text: bytes, batch: int, runs: bool, failed: bool = False) -> bytes:
+        """What must be sent before SQL that prepares, executes or deallocates by name.
+
+        `runs`: it is executed now, not only prepared. In a `failed` transaction, which the text may
+        end before it comes to that, statements can be closed, but none be made.
+
+        SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE"): the client's
+        own must have theirs, and other clients' none that it could hit upon.
+        """
+        first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
+        dropped, used = deallocated(text)
+        for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
+            if name in self._deallocated:
+                continue
+            if name in used and not failed:
+                first += self._under_its_name(name, batch)
+            elif name not in used and self._shelf.named(name) is None:
+                first += self._made_as(name, STAND_IN, batch)
+        self._by_sql = True
+        if runs:
+            self._deallocated += dropped
+        return first
+
+    def _is_own(self, entry: Entry) -> bool:
+        mine = self.names.get(entry.name)
+        return mine is not None and mine.statement is entry.statement
+
+    def _under_its_name(self, name: bytes, batch: int) -> bytes:
+        mine = self.names[name]
+        entry = self._shelf.find(mine.statement)
+        if entry is not None and entry.name == name and entry.made > mine.born:
+            return b""
+        first = self._close(entry, batch) if entry else b""
+        return first + self._made_as(name, self._as_read_now(mine, name), batch)
+
+    # -- what the server says ---------------------------------------------------------------------
+
+    def forgets(self, text: bytes) -> None:
+        """DEALLOCATE or DISCARD is executed: of all, unless it has names."""
+        self.forgetting = self.forgetting or not deallocated(text)[0]
+        self.late = True
+        if hides_deallocate(text):
+            self._hidden = True
+            self.distrust()
+
+    def distrust(self) -> None:
+        """Any may be gone from this server, and nothing tells: each is made anew before it is used.
+
+        Its name is closed first, which is no error if it is gone. (PostgreSQL, "Extended Query".)
+        """
+        self.here = {name: there for name, there in self.here.items() if not name}
+        for entry in self._shelf.all():
+            if entry.statement.body:
+                entry.made, entry.shape = 0, UNKNOWN
+
+    def settled(self, over: bool = True) -> None:
+        """Nothing is owed; whether the transaction is over too."""
+        super().settled()
+        if self._hidden:
+            self.distrust()
+        if over:
+            self.late = self._hidden = False
+            self._late_names.clear()
+        elif self.late:
+            self._late_names += self._deallocated
+        self.nothing_forgotten()
+
+    def nothing_forgotten(self) -> None:
+        """No DEALLOCATE is under way any more: it has run, or it was skipped."""
+        self._deallocated.clear()
+        self.forgetting = False
+
+    def deallocated_all(self) -> None:
+        """DEALLOCATE ALL or DISCARD ALL has run: what had a name on this server is gone from it.
+
+        But for what is prepared behind it, and not answered yet.
+        """
+        later = [undo for _, _, undo in self._pending if undo is not None and undo.made is not None]
+        names = {u.name: self.names[u.name] for u in later if u.name and u.name in self.names}
+        entries = [u.made for u in later]
+        self.names = names
+        self.here = {name: there for name, there in self.here.items() if not name}
+        self._size = sum(len(mine.statement.body) for mine in names.values())
+        self._shelf.clear()
+        for entry in entries:
+            if entry is not None:  # for the type's sake
+                self._shelf.put(entry)
+
+    def deallocated_one(self) -> None:
+        """DEALLOCATE by name has run, in the order of the text."""
+        names = self._deallocated or self._late_names
+        name = names.pop(0) if names else b""
+        if name in self.names:
+            self._restore(name, None)
+            there = self._shelf.named(name)
+            if there is not None:
+                self._drop(there)
