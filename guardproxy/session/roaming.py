@@ -20,6 +20,7 @@ from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, Parameters, 
 from guardproxy.session.pins import PinReason, Suspicion
 from guardproxy.session.session import SERVER_STOPS
 from guardproxy.session.speaking import Speaking
+from guardproxy.session.statement import key
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Message, header
@@ -226,7 +227,7 @@ class Roaming(Speaking):
         """Say the batch again; a table has changed, and the statement must be made again first."""
         batch, self._repeatable, self._repeating = self._repeatable, b"", False
         portal = batch.index(b"\0", HEADER_SIZE) + 1
-        self._statements.stale(batch[portal : batch.index(b"\0", portal)])
+        self._statements.stale(key(batch[portal : batch.index(b"\0", portal)]))
         self._edits.append((at, at + HEADER_SIZE + 1, b""))
         self._resume(batch)
         self._repeatable = b""  # once is enough

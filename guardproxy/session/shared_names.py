@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from guardproxy.session.columns import UNKNOWN
+from guardproxy.session.pins import NOTHING, Finding
 from guardproxy.session.prepared import Entry, Reading
-from guardproxy.session.statement import deallocated, hides_deallocate
-from guardproxy.session.statements import STAND_IN, Statements
+from guardproxy.session.statement import (
+    deallocated,
+    executed,
+    hides_deallocate,
+    mentioned,
+    prepared,
+)
+from guardproxy.session.statements import Statements, stand_in
 
 
 class SharedNames(Statements):
@@ -25,28 +32,56 @@ class SharedNames(Statements):
         self._late_names: list[bytes] = []  # what it names
         self._hidden = False  # and no tag tells that it has been
 
-    def for_sql(self, text: bytes, batch: int, runs: bool, failed: bool = False) -> bytes:
+    def for_sql(
+        self,
+        text: bytes,
+        batch: int,
+        runs: bool,
+        failed: bool = False,
+        quiet: bool = True,
+        bound: bytes = b"",
+    ) -> bytes:
         """What must be sent before SQL that prepares, executes or deallocates by name.
 
         `runs`: it is executed now, not only prepared. In a `failed` transaction, which the text may
         end before it comes to that, statements can be closed, but none be made.
 
-        SQL's statements and the protocol's share their names (PostgreSQL, "PREPARE"): the client's
-        own must have theirs, and other clients' none that it could hit upon.
+        If it is not `quiet` what cannot be made is the client's loss. So only what EXECUTE names is
+        made then; else all that has a name there, for code may put its EXECUTE together. The
+        statement that is `bound` may drop itself.
         """
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
-        dropped, used = deallocated(text)
-        for name in () if self.forgetting else sorted(used.union(dropped) & self.names.keys()):
-            if name in self._deallocated:
-                continue
-            if name in used and not failed:
-                first += self._under_its_name(name, batch)
-            elif name not in used and self._shelf.named(name) is None:
-                first += self._made_as(name, STAND_IN, batch)
+        dropped, taken = deallocated(text), prepared(text)
+        run = executed(text) + [name for name in dropped if name == bound]
+        if quiet:
+            run += sorted(mentioned(text).difference(taken))
+        if not self.forgetting:
+            for name in dict.fromkeys(run + dropped + taken):
+                if name in self.names and name not in self._deallocated:
+                    first += self._named_there(name, batch, name in run, failed)
         self._by_sql = True
         if runs:
             self._deallocated += dropped
         return first
+
+    def _named_there(self, name: bytes, batch: int, runs: bool, failed: bool) -> bytes:
+        if runs and not failed:
+            return self._under_its_name(name, batch)
+        if runs or self._shelf.named(name) is not None:
+            return b""
+        return self._made_as(name, stand_in(), batch)
+
+    def executes(self, text: bytes) -> list[Finding]:
+        """What the client's statements may do that SQL executes by name."""
+        found = []
+        for name in executed(text):
+            finding = self.finding(name) if name in self.names else NOTHING
+            if finding.forgets and hides_deallocate(self.text(name)):
+                self._hidden = True
+                self.distrust()
+            if finding is not NOTHING:
+                found.append(finding)
+        return found
 
     def _is_own(self, entry: Entry) -> bool:
         mine = self.names.get(entry.name)
@@ -64,7 +99,7 @@ class SharedNames(Statements):
 
     def forgets(self, text: bytes) -> None:
         """DEALLOCATE or DISCARD is executed: of all, unless it has names."""
-        self.forgetting = self.forgetting or not deallocated(text)[0]
+        self.forgetting = self.forgetting or not deallocated(text)
         self.late = True
         if hides_deallocate(text):
             self._hidden = True

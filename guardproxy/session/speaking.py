@@ -30,7 +30,7 @@ from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, UNREADABLE, Fin
 from guardproxy.session.prepared import MAX_CARRIED, Reading
 from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Session
 from guardproxy.session.shared_names import SharedNames
-from guardproxy.session.statement import concerns_statements, hides_deallocate
+from guardproxy.session.statement import concerns_statements, hides_deallocate, key
 from guardproxy.session.states import Event, State
 from guardproxy.session.suspicion import Scan
 from guardproxy.stats import Timings
@@ -192,19 +192,26 @@ class Speaking(Session):
         self._statements.distrust()
         self._table = HELD
 
-    def _make_way(self, finding: Finding, text: bytes, at: int, runs: bool = True) -> None:
+    def _make_way(
+        self, finding: Finding, text: bytes, at: int, runs: bool = True, bound: bytes = b""
+    ) -> None:
         """For what SQL does with prepared statements, in front of the message at `at`."""
         failed = self.state is State.FAILED
         if not concerns_statements(finding, text) or (failed and (self.unsynced or not runs)):
             return
-        self._in_front(text, at, runs)
+        self._in_front(text, at, runs, bound)
+        for each in self._statements.executes(text) if runs else ():
+            self._suspect(each)
+            if each.must_end:
+                self._table = UP_TO_SYNC if bound or self.unsynced else HELD
 
-    def _in_front(self, text: bytes, at: int, runs: bool = True) -> None:
+    def _in_front(self, text: bytes, at: int, runs: bool = True, bound: bytes = b"") -> None:
         """If all is quiet in a batch of its own: should it fail, that must not be the client's."""
         failed = self.state is State.FAILED
         apart = not self.owed and not self.unsynced
         batch = self.queries - 1 if apart else self._batch
-        first = self._statements.for_sql(text, batch, runs, failed)
+        quiet = apart and self.state in _OUTSIDE
+        first = self._statements.for_sql(text, batch, runs, failed, quiet, bound)
         self._watch(_TAGS)  # a statement that is executed may be a DEALLOCATE
         if first and apart:
             first += messages.SYNC_MESSAGE
@@ -331,10 +338,12 @@ class Speaking(Session):
         there = statements.here.get(name)
         if there == name and name:
             return True
+        name = key(name)
+        there = statements.here.get(name)
         finding = statements.finding(name)
         if finding is not _NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
-            self._make_way(finding, statements.text(name), at)
+            self._make_way(finding, statements.text(name), at, bound=name)
             if finding.must_end:
                 self._table = UP_TO_SYNC
         if there != name and not self._where_it_is(length, data, at, start, stop, binds=True):
@@ -351,12 +360,13 @@ class Speaking(Session):
                 self._watch(_COMPLETIONS)
         elif kind == CLOSE:
             self._table = UP_TO_SYNC
-            there = self._statements.close(data[start:stop], self._batch)
+            name = key(data[start:stop])
+            there = self._statements.close(name, self._batch)
             self._watch(_COMPLETIONS)
-            if there:
+            if there != name:
                 self._rename(b"", at, length, start, stop, there)
         else:
-            name = data[start:stop]
+            name = key(data[start:stop])
             finding = self._statements.finding(name)
             if finding is not _NOTHING:  # the rows of EXECUTE are those of what it executes
                 self._make_way(finding, self._statements.text(name), at, runs=False)
@@ -372,7 +382,8 @@ class Speaking(Session):
 
         False if the Bind must wait: the client does not ask for columns that may have changed.
         """
-        name = data[start:stop]
+        full = data[start:stop]
+        name = key(full)
         first, there = self._statements.wanted(name, self._batch)
         if first:
             self._watch(_COMPLETIONS)
@@ -381,6 +392,8 @@ class Speaking(Session):
             return self._judge(first, there, data, at)
         if first and stop == start:
             self._table = UP_TO_SYNC  # what is unnamed then depends on how this ends
+        if there != name and there.endswith(name):  # errors are to name all of it
+            there = there[: len(there) - len(name)] + full
         if first or there != name:
             self._rename(first, at, length, start, stop, there)
         return True
@@ -428,7 +441,7 @@ class Speaking(Session):
         alone = not self.unsynced
         self._alone = alone and not self.owed
         self._extended(now)
-        name = data[start:stop]
+        name = key(data[start:stop])
         if name or not alone:
             self._table = UP_TO_SYNC  # what the name stands for then depends on how this ends
         if name:

@@ -128,10 +128,23 @@ def identifier(spelled: bytes) -> bytes:
 
 _BY_NAME = re.compile(rb"(?i)execute|deallocate|prepare")
 _IDENTIFIER = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][\w$\x80-\xff]*')
-_DEALLOCATE = re.compile(
-    rb"""(?ix) \bdeallocate \s+ (?: prepare \s+ )? (?! all \b )
-    ( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )"""
+_GAP = rb"(?: \s | --[^\n]*\n | /\*.*?\*/ )"
+_NAME = rb'( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )'
+_DEALLOCATE, _EXECUTE, _PREPARE = (
+    re.compile(rb"(?isx)" + words.replace(b" ", _GAP) + _NAME)
+    for words in (
+        rb"\bdeallocate +(?:prepare +)?(?!all\b)",
+        rb"\bexecute +",
+        rb"\bprepare +",
+    )
 )
+_KEY = 63
+"""Bytes of a name that count. (NAMEDATALEN; what comes behind them is cut off.)"""
+
+
+def key(name: bytes) -> bytes:
+    """What PostgreSQL knows a statement by."""
+    return name if len(name) <= _KEY else name[:_KEY]
 
 
 _HIDDEN = re.compile(rb"(?is)\bdo\b.*\bdeallocate\b")
@@ -147,7 +160,25 @@ def concerns_statements(finding: Finding, text: bytes) -> bool:
     return Suspicion.PREPARED in finding.suspicion and _BY_NAME.search(text) is not None
 
 
-def deallocated(text: bytes) -> tuple[list[bytes], set[bytes]]:
-    """The names that DEALLOCATE has there, in order, and all others that stand there."""
-    dropped = [identifier(name) for name in _DEALLOCATE.findall(text)]
-    return dropped, set(map(identifier, _IDENTIFIER.findall(_DEALLOCATE.sub(b"", text))))
+def deallocated(text: bytes) -> list[bytes]:
+    """The names that DEALLOCATE has there, in order."""
+    return _keys(_DEALLOCATE, text)
+
+
+def executed(text: bytes) -> list[bytes]:
+    """The names that EXECUTE has there."""
+    return _keys(_EXECUTE, text)
+
+
+def prepared(text: bytes) -> list[bytes]:
+    """The names that PREPARE has there."""
+    return _keys(_PREPARE, _DEALLOCATE.sub(b"", text))
+
+
+def mentioned(text: bytes) -> set[bytes]:
+    """All names that stand there, but for those that DEALLOCATE has."""
+    return set(_keys(_IDENTIFIER, _DEALLOCATE.sub(b"", text)))
+
+
+def _keys(pattern: re.Pattern[bytes], text: bytes) -> list[bytes]:
+    return [key(identifier(name)) for name in pattern.findall(text)]

@@ -42,9 +42,14 @@ MAX_BYTES = 32 << 20
 
 
 _NO_UNNAMED: Final = Undo(b"")
-STAND_IN: Final = Statement(b"ROLLBACK\0\0\0", NOTHING)
-"""Has the name of a statement that DEALLOCATE is to drop, or that a Parse must find taken. To make
-that itself might be impossible by now (its table is gone); this can be made at any time."""
+
+
+def stand_in() -> Statement:
+    """Has the name of a statement that DEALLOCATE is to drop, or that a Parse must find taken.
+
+    To make that itself might be impossible by now (its table is gone); this can be made always.
+    """
+    return Statement(b"ROLLBACK\0\0\0", NOTHING)
 
 
 class Statements:
@@ -251,9 +256,12 @@ class Statements:
             )
         new = statement(body, finding, self._reads())
         self.names[name] = Mine(new, tick())
-        made, first = self._make(new, self._shelf.find(new), name, batch)
+        old, closing = self._shelf.find(new), b""
+        if old and self._by_sql and self._shelf.named(name) is None:
+            closing, old = self._close(old, batch), None  # SQL may have the name: ask for it
+        made, first = self._make(new, old, name, batch)
         self._pending.append((batch, False, Undo(name, made=made)))
-        return first, made.name
+        return closing + first, made.name
 
     def _parse_again(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
         """The name is taken: PostgreSQL is to say so, and for that it must be taken there."""
@@ -263,7 +271,7 @@ class Statements:
             if taken is not None:
                 first = self._close(taken, batch)
             there = self._shelf.free_name(name)
-            first += self._made_as(there, STAND_IN, batch)
+            first += self._made_as(there, stand_in(), batch)
         self._pending.append((batch, False, None))
         return first, there
 
@@ -330,7 +338,8 @@ class Statements:
         self.here.pop(name, None)
         self._size -= len(before.statement.body) if before else 0
         self._pending.append((batch, False, Undo(name, before) if before else None))
-        return gone(name)
+        by_sql = before is None and self._by_sql and self._shelf.named(name) is None
+        return name if by_sql else gone(name)
 
     def mark(self, batch: int) -> bytes:
         """What is answered if, and only if, the Query behind it is not skipped."""

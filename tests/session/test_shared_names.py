@@ -1,0 +1,124 @@
+"""A client's own statements and those of its SQL share their names, as PostgreSQL has them."""
+
+import pytest
+
+from guardproxy.session.pins import PinReason
+from guardproxy.session.statement import deallocated, executed, key, mentioned, prepared
+from tests.session.roamer import DONE, USED, answer, comes_back, having, idle, moved, other
+from tests.session.transcript import said
+
+BEGUN = "Query BEGIN"
+PREPARED = "C> Query 'PREPARE s AS SELECT 1'\nS> CommandComplete PREPARE + ReadyForQuery I"
+LONG = "x" * 63
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"EXECUTE s", [b"s"]),
+        (b'execute /* it */ "S s"(1); EXPLAIN EXECUTE\n-- that\nT', [b"S s", b"t"]),
+        (b"DO $$ BEGIN EXECUTE 'execute s'; END $$", [b"s"]),
+        (b"PREPARE x AS SELECT 1 AS a", []),
+    ],
+)
+def test_what_execute_names(text: bytes, names: list[bytes]) -> None:
+    assert executed(text) == names
+
+
+def test_what_other_words_name() -> None:
+    text = b'PREPARE a(int) AS SELECT "b"; DEALLOCATE PREPARE c; DEALLOCATE/**/d; DEALLOCATE ALL'
+    assert deallocated(text) == [b"c", b"d"]
+    assert prepared(text) == [b"a"]
+    assert mentioned(text) >= {b"a", b"b"}
+    assert not mentioned(text) & {b"c", b"d"}
+
+
+def test_in_a_transaction_only_what_execute_names_is_made() -> None:
+    """The table of `a` may be gone: to make it would abort the transaction."""
+    stage = moved(having("a"))
+    stage.play(f"{comes_back(BEGUN)}\n>S {BEGUN}\nS> CommandComplete BEGIN + ReadyForQuery T")
+    stage.play("""
+        C> Query 'PREPARE x AS SELECT 1 AS a'
+        S> CommandComplete PREPARE + ReadyForQuery T
+        C> Query 'EXECUTE a'
+        >S Parse a 'SELECT 1' + Sync + Query 'EXECUTE a'""")
+
+
+def test_what_prepare_must_find_taken_is_so() -> None:
+    moved(having()).play(f"""
+        {comes_back("Query 'PREPARE s AS SELECT 2'")}
+        >S Parse s ROLLBACK + Sync + Query 'PREPARE s AS SELECT 2'""")
+
+
+def test_two_that_are_to_be_dropped_are_both_there() -> None:
+    stage = having("a")
+    stage.play("C> Parse b 'SELECT 2' + Sync\nS> ParseComplete + ReadyForQuery I")
+    drop = "Query 'DEALLOCATE a; DEALLOCATE b'"
+    moved(stage).play(f"""
+        {comes_back(drop)}
+        >S Parse a ROLLBACK + Parse b ROLLBACK + Sync + {drop}""")
+
+
+def test_a_close_drops_what_sql_has_prepared() -> None:
+    idle(PREPARED).play("C> Close S s + Sync\nS> CloseComplete + ReadyForQuery I")
+
+
+def test_a_name_that_sql_has_taken_is_postgresqls_to_refuse() -> None:
+    """Though another name of the client's has that text on the server."""
+    idle(PREPARED).play(f"""
+        C> Parse t 'SELECT 2' + Sync
+        S> ParseComplete + ReadyForQuery I
+        C> Parse s 'SELECT 2' + Sync
+        >S Close S t + Parse s 'SELECT 2' + Sync
+        S> CloseComplete + ErrorResponse ERROR 42P05 taken + ReadyForQuery I
+        >C ErrorResponse ERROR 42P05 taken + ReadyForQuery I
+        C> {USED.format("t")}
+        >S Parse t 'SELECT 2' + {USED.format("t")}""")
+
+
+def test_a_statement_that_drops_itself_is_there_to_do_it() -> None:
+    text = "DEALLOCATE s"
+    moved(having("s", text)).play(f"""
+        {comes_back(USED.format("s"))}
+        >S Parse s '{text}' + {USED.format("s")}
+        S> ParseComplete + BindComplete + CommandComplete DEALLOCATE + ReadyForQuery I
+        >C BindComplete + CommandComplete DEALLOCATE + ReadyForQuery I""")
+
+
+def test_what_sql_executes_by_name_is_as_suspect_as_its_text() -> None:
+    stage = having("s", "SELECT_LASTVAL")
+    assert not stage.session.pins
+    stage = having("s", "LASTVAL")
+    stage.play("C> Query 'EXECUTE s'\nS> CommandComplete SELECT + ReadyForQuery I")
+    assert list(stage.session.pins) == [PinReason.SEQUENCE]
+
+
+def test_and_what_it_sets_goes_with_it() -> None:
+    stage = having("s", "SET")
+    stage.play("C> Query 'EXECUTE s'\nS> CommandComplete SET + ReadyForQuery I")
+    stage.session.revoke(1.0)
+    stage.play(f"S| {answer('setting work_mem 1MB')}\n!! RELEASE")
+    assert stage.session._belongings.settings == {"work_mem": "1MB"}
+
+
+# -- long names ------------------------------------------------------------------------------------
+
+
+def test_only_the_first_63_bytes_of_a_name_count() -> None:
+    assert key(b"x" * 64) == key(b"x" * 63) == b"x" * 63
+    having(LONG + "a").play(f"""
+        C> {USED.format(LONG)}
+        S> {DONE}
+        C> {USED.format(LONG + "zz")}
+        S> {DONE}
+        C> Close S {LONG} + Sync
+        >S Close S guardproxy_gone_{LONG} + Sync
+        S> CloseComplete + ReadyForQuery I
+        C> Bind '' {LONG}b + Sync
+        >S Bind '' guardproxy_gone_{LONG}b + Sync""")
+
+
+def test_so_another_clients_has_such_a_name_already() -> None:
+    stage = idle(server=other(LONG + "a", "SELECT 1"))
+    sent = stage.session.client_sent(said("C", f"Parse {LONG}b 'SELECT 2' + Sync"), 1.0)
+    assert b"guardproxy_" in sent[:20]
