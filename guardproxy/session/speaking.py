@@ -190,6 +190,7 @@ class Speaking(Session):
         if not (self.unsynced and self.state is State.FAILED):
             self._in_front(b"", at)
         self._statements.distrust()
+        self._watch(_TAGS)
         self._table = HELD
 
     def _make_way(

@@ -128,14 +128,15 @@ def identifier(spelled: bytes) -> bytes:
 
 _BY_NAME = re.compile(rb"(?i)execute|deallocate|prepare")
 _IDENTIFIER = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][\w$\x80-\xff]*')
-_GAP = rb"(?: \s | --[^\n]*\n | /\*.*?\*/ )"
+# Nothing is tried twice, and a comment has an end: the text may be long, and made to be slow.
+_GAP = rb"(?: \s | --[^\n]{0,999}+\n | /\*(?:(?!\*/).){0,999}+\*/ )"
 _NAME = rb'( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )'
 _DEALLOCATE, _EXECUTE, _PREPARE = (
     re.compile(rb"(?isx)" + words.replace(b" ", _GAP) + _NAME)
     for words in (
-        rb"\bdeallocate +(?:prepare +)?(?!all\b)",
-        rb"\bexecute +",
-        rb"\bprepare +",
+        rb"\bdeallocate ++(?:prepare ++)?+(?!all\b)",
+        rb"\bexecute ++",
+        rb"\bprepare ++",
     )
 )
 _KEY = 63
@@ -147,12 +148,13 @@ def key(name: bytes) -> bytes:
     return name if len(name) <= _KEY else name[:_KEY]
 
 
-_HIDDEN = re.compile(rb"(?is)\bdo\b.*\bdeallocate\b")
+_DO, _DEALLOCATES = (re.compile(rb"(?i)\b%b\b" % word) for word in (b"do", b"deallocate"))
 
 
 def hides_deallocate(text: bytes) -> bool:
     """Whether it may be in code, where no tag tells of it."""
-    return _HIDDEN.search(text) is not None
+    code = _DO.search(text)
+    return code is not None and _DEALLOCATES.search(text, code.end()) is not None
 
 
 def concerns_statements(finding: Finding, text: bytes) -> bool:

@@ -1,9 +1,18 @@
 """A client's own statements and those of its SQL share their names, as PostgreSQL has them."""
 
+import time
+
 import pytest
 
 from guardproxy.session.pins import PinReason
-from guardproxy.session.statement import deallocated, executed, key, mentioned, prepared
+from guardproxy.session.statement import (
+    deallocated,
+    executed,
+    hides_deallocate,
+    key,
+    mentioned,
+    prepared,
+)
 from tests.session.roamer import DONE, USED, answer, comes_back, having, idle, moved, other
 from tests.session.transcript import said
 
@@ -31,6 +40,18 @@ def test_what_other_words_name() -> None:
     assert prepared(text) == [b"a"]
     assert mentioned(text) >= {b"a", b"b"}
     assert not mentioned(text) & {b"c", b"d"}
+
+
+@pytest.mark.parametrize(
+    "text", [b"execute/*", b"execute/**/" + b"/**/" * 90, b"do ", b"execute--"]
+)
+def test_no_text_takes_long_to_be_read(text: bytes) -> None:
+    before = time.process_time()
+    many = text * (100_000 // len(text))
+    assert not hides_deallocate(many)
+    for names in (executed, prepared, deallocated, mentioned):
+        names(many)
+    assert time.process_time() - before < 2.0
 
 
 def test_in_a_transaction_only_what_execute_names_is_made() -> None:
