@@ -26,8 +26,8 @@ from guardproxy.session.tokens import (
 )
 from guardproxy.session.verbs import REPLICATES, Findings, by_verb, is_listed, search
 
-# Statements that name functions without calling them.
-_NAMING = frozenset(("comment", "drop", "grant", "revoke"))
+# Statements that name functions without calling them. DEFINE is the CREATE of views and the like.
+_NAMING = frozenset(("comment", "define", "drop", "grant", "revoke"))
 _RUNS = frozenset(
     ("query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite")
 )
@@ -84,6 +84,8 @@ class Scan:
             return first.end
         verb = first.value if first.kind is Kind.WORD else ""
         by_verb(verb, reader, found)
+        if verb == "create" and _defines(Reader(text, first.end)):
+            verb = "define"
         end = self._read_marks(text, first.end, verb, found)
         if verb == "do" or found.runs:
             search(text[start:end], found)
@@ -114,6 +116,13 @@ class Scan:
             _word(word, token.kind, verb, reader, found)
         elif reader.takes("("):
             _call(word, reader, found)
+
+
+def _defines(reader: Reader) -> bool:
+    """Whether CREATE makes what calls functions later only, not now."""
+    if reader.takes("or"):
+        reader.takes("replace")
+    return reader.take().value in ("function", "procedure", "rule", "view")
 
 
 def _as_read(function: str) -> str:

@@ -110,6 +110,7 @@ HARMLESS = [
     "SELECT * FROM advisory_lock(1)",
     "SELECT pg_drop_replication_slot('s'), pg_backup_stop(), query_to_xml FROM ts_stat",
     "SELECT 'query_to_xml(''SELECT setseed(1)'')', ts_stats(1); SELECT 'setseed(1)'",
+    "CREATE RULE a AS ON DELETE TO t DO ALSO SELECT currval('s')",
     "GRANT EXECUTE ON FUNCTION query_to_xml(text, boolean, boolean, text) TO a",
 ]
 
@@ -207,6 +208,18 @@ FOUND = [
     ("SELECT pg_advisory_unlock_all();", LOCKS),
     ("EXPLAIN ANALYZE SELECT pg_advisory_lock(1)", LOCKS),
     ("CREATE INDEX i ON t ((pg_advisory_lock(1)))", LOCKS),
+    ("CREATE OR REPLACE VIEW v AS SELECT currval('s')", Finding(Suspicion.TEMP)),
+    ("CREATE FUNCTION a() RETURNS int BEGIN ATOMIC SELECT lastval(); END", Finding(Suspicion.TEMP)),
+    (
+        "create or replace\n procedure a() begin atomic select setseed(1); end",
+        Finding(Suspicion.TEMP),
+    ),
+    ("CREATE TABLE t AS SELECT currval('s')", Finding(Suspicion.TEMP, pins=SEQUENCE.pins)),
+    (
+        "CREATE MATERIALIZED VIEW v AS SELECT currval('s')",
+        Finding(Suspicion.TEMP, pins=SEQUENCE.pins),
+    ),
+    ("ALTER TABLE t ADD a bigint DEFAULT currval('s')", SEQUENCE),
     ("SELECT a INTO TEMP b FROM c", Finding(Suspicion.TEMP)),
     ("SELECT a INTO b FROM c", Finding(Suspicion.TEMP)),
     ("WITH a AS (SELECT 1) SELECT * INTO pg_temp.b FROM a", Finding(Suspicion.TEMP)),
