@@ -76,7 +76,13 @@ TEXTS = [
     "DO 'BEGIN EXECUTE ''SET a.b = 1''; CREATE TEMP TABLE x (a int); END'",
     "DO $$ BEGIN EXECUTE format('SET %s = 1', 'a.b'); END $$",
     "DO $$ BEGIN EXECUTE 'SET ' || 'a.b = 1'; END $$",
+    "DO $$ BEGIN EXECUTE format('SET app.%I TO %L', 'x', '1'); END $$",
+    "DO $$ BEGIN EXECUTE 'SET app.' || 'x' || ' TO 1'; END $$",
+    "DO $$ BEGIN SET /* c */ app.x TO 1; SET SESSION/**/a.b TO 1; END $$",
     "DO LANGUAGE plpgsql $$ BEGIN LISTEN x; END $$",
+    # query_to_xml does the same, where there is libxml.
+    "SELECT ts_stat($$SELECT to_tsvector('simple', set_config('a.b', 'x', false))$$)",
+    "CREATE OR REPLACE VIEW x AS SELECT set_config('a.b', 'x', false); DROP VIEW x",
     "LISTEN x",
     "/* /* */ ; */ LISTEN x; -- ;",
     "SELECT pg_advisory_lock(1)",
