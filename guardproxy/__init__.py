@@ -35,14 +35,16 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  install        the same view for Django's admin, as SQL
     second   session/           sans-I/O: one client's conversation
                  session        chunks in, chunks and commands out: HOT; life: its state and what
-                                it counts; states: all there is of that, a table
+                                it counts; account: what it is owed, and a COPY's part in that;
+                                states: all there is of that, a table
                                 acts: what messages mean; commands: what it wants
                  roaming        the session that moves between servers; speaking: what its client
                                 says: HOT; passthrough: the session that never moves
                  belongings     its settings, which follow it, and its pins; parameters: from one
                                 session's settings to another's
-                 statements     its prepared statements; prepared: those on a server; columns:
-                                what it was told of their types
+                 statements     its prepared statements; shared_names: what SQL does with them;
+                                prepared: those on a server; columns: what it was told of their
+                                types
                  backend        what is known of one server between two sessions
                  suspicion      what a statement's text may do (verbs, tokens); glance: whether it
                                 must be read at all: HOT; pins: what it has done, asked of a server

@@ -9,23 +9,37 @@ from __future__ import annotations
 
 from typing import Final
 
+from guardproxy.errors import ProtocolViolation
+from guardproxy.session.backend import Backend
 from guardproxy.session.life import Life
 from guardproxy.stats import Timings
+from guardproxy.wire import messages
 
 End = tuple[int, bool]
 """A CopyDone or CopyFail: the number of the ReadyForQuery that comes next after it, and whether
 messages of the extended protocol stand between it and the one before."""
 
+MAX_ENDS: Final = 10_000
+"""Ends of COPY that one client may have sent ahead."""
 _SYNC: Final = b"S"
 
 
 class Account(Life):
     """`owed` is one byte for each request whose ReadyForQuery has not come: its type."""
 
-    __slots__ = ("_copy_ends", "_ignored_in", "copying", "miscounted", "owed", "unsynced")
+    __slots__ = (
+        "_copy_ends",
+        "_ignored_in",
+        "backend",
+        "copying",
+        "miscounted",
+        "owed",
+        "unsynced",
+    )
 
     def __init__(self, now: float, timings: Timings) -> None:
         super().__init__(now, timings)
+        self.backend: Backend | None = None
         self.owed = bytearray()
         self.unsynced = False  # extended messages were sent since the last Sync
         self.copying = False
@@ -52,6 +66,8 @@ class Account(Life):
         if self.copying:
             self._copy_over()
         elif self.owed or self.unsynced:
+            if len(self._copy_ends) >= MAX_ENDS:
+                raise ProtocolViolation("too many ends of a COPY that has not started")
             self._copy_ends.append((self.queries + len(self.owed), self.unsynced))
 
     def _copy_failed(self) -> None:
@@ -63,6 +79,13 @@ class Account(Life):
         if self._ignored_in == self.queries and len(self.owed) > 1:
             self.miscounted = True
         self._copy_over()
+
+    def _heard(self, parameter_status: bytes) -> tuple[str, str]:
+        """The server reports a setting; that it has it so outlives us."""
+        name, value = messages.parse_parameter_status(parameter_status)
+        if self.backend is not None:
+            self.backend.heard(name, value)
+        return name, value
 
     def _copy_over(self) -> None:
         """No more COPY data. A Sync must follow an extended one: any before was ignored."""

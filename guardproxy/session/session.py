@@ -100,7 +100,6 @@ class Session(Account):
         "_usual",
         "_watching",
         "application_name",
-        "backend",
         "backlog",
         "cancel_key",
         "commands",
@@ -116,7 +115,6 @@ class Session(Account):
     ) -> None:
         super().__init__(now, timings or Timings())
         self.leased = False
-        self.backend: Backend | None = None
         self.parameters = parameters
         self.application_name = ""
         self.commands: list[Command | Evacuate] = []
@@ -424,13 +422,6 @@ class Session(Account):
             self._table = self._skipped
         if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
             self.farewell = True
-
-    def _heard(self, parameter_status: bytes) -> tuple[str, str]:
-        """The server reports a setting; that it has it so outlives us."""
-        name, value = messages.parse_parameter_status(parameter_status)
-        if self.backend is not None:
-            self.backend.heard(name, value)
-        return name, value
 
     # -- detours: replies that are not the client's -----------------------------------------------
 

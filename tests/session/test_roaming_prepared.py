@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardproxy.errors import ProtocolViolation, TooManyStatements
-from guardproxy.session import speaking, statements
+from guardproxy.errors import ProtocolViolation
+from guardproxy.session import speaking
 from guardproxy.session.pins import PinReason
 from guardproxy.wire import messages
 from tests.session.roamer import DONE, USED, answer, comes_back, having, idle, moved, other, sixth
@@ -476,19 +476,6 @@ def test_a_statement_too_long_to_carry_pins(monkeypatch: pytest.MonkeyPatch) -> 
     stage.play(f"C> Sync\nS> ParseComplete + ReadyForQuery I\nC> {USED.format('s')}\nS> {DONE}")
     stage.session.revoke(1.0)
     stage.play(f"S| {answer()}\n!! KEEP")
-
-
-def test_one_client_may_not_prepare_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statements, "MAX_BYTES", 40)
-    stage = having("a", "SELECT 1234567890")
-    with pytest.raises(TooManyStatements):
-        stage.session.client_sent(said("C", "Parse b 'SELECT 12345678901'"), 1.0)
-
-
-def test_what_is_closed_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statements, "MAX_BYTES", 40)
-    stage = having("a", "SELECT 1234567890")
-    stage.session.client_sent(said("C", "Close S a + Parse b 'SELECT 12345678901'"), 1.0)
 
 
 def test_a_name_without_end_is_a_protocol_violation() -> None:

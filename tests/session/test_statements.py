@@ -3,9 +3,15 @@
 test_roaming_prepared.py and test_roaming_sql.py play it all.
 """
 
+import pytest
+
+from guardproxy.errors import TooManyStatements
+from guardproxy.session import statements
 from guardproxy.session.pins import NOTHING, Finding, PinReason
 from guardproxy.session.prepared import Shelf
 from guardproxy.session.shared_names import SharedNames as Statements
+from tests.session.roamer import having
+from tests.session.transcript import said
 
 TEXT = b"SELECT 1\0\0\0"
 READ = ("UTF8", "UTC")
@@ -112,3 +118,16 @@ def test_what_was_sent_apart_and_failed_is_not_there() -> None:
     mine.over(3, failed=False)
     assert mine.wanted(b"s", 4) == (b"", b"s")
     assert len(shelf) == 1
+
+
+def test_one_client_may_not_prepare_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "MAX_BYTES", 40)
+    stage = having("a", "SELECT 1234567890")
+    with pytest.raises(TooManyStatements):
+        stage.session.client_sent(said("C", "Parse b 'SELECT 12345678901'"), 1.0)
+
+
+def test_what_is_closed_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "MAX_BYTES", 40)
+    stage = having("a", "SELECT 1234567890")
+    stage.session.client_sent(said("C", "Close S a + Parse b 'SELECT 12345678901'"), 1.0)

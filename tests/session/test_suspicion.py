@@ -289,7 +289,7 @@ def test_a_closer_look_finds_nothing(text: str) -> None:
         ("SET LOCAL ROLE app", "role"),
         ("SET LOCAL array_nulls TO off", "array_nulls"),
         ("SET LOCAL XML OPTION DOCUMENT", "xmloption"),
-        ("SELECT set_config('search_path', $1, true)", "search_path"),
+        ("SELECT set_config('search_path', 'a', true)", "search_path"),
         ("SELECT set_config($1, $2, true)", ""),
     ],
 )
