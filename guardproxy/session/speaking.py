@@ -291,6 +291,8 @@ class Speaking(Session):
         stop = end_of_name(data, start) if start else -1
         if stop < 0 and not self._malformed(length, data, at):
             return False
+        if kind == BIND and at + length >= len(data) and self._tells_more(length, data[start:stop]):
+            return False
         self._alone = not (self.unsynced or self.owed)
         if self._alone and not at and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
             self._repeatable, self._said = data, (self.sent, self.received)
@@ -331,6 +333,10 @@ class Speaking(Session):
         if here > MAX_NAME:
             raise self._violation("the names in a message are too long", at)
         return here > length
+
+    def _tells_more(self, length: int, name: bytes) -> bool:
+        """Whether the rest of a Bind must be seen too: it has the name of a setting in it."""
+        return length <= MAX_CARRIED and bool(self._statements.finding(key(name)).bound_settings)
 
     def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> bool:
         """Bind of the statement whose name is from `start` to `stop`; False if it must wait."""

@@ -215,6 +215,16 @@ def test_a_later_probe_unpins_it() -> None:
     assert stage.session.pins == {}
 
 
+def test_a_setting_whose_name_comes_in_two_parts_is_read_whole() -> None:
+    stage = idle("C> Parse s SET_CONFIG + Sync\nS> ParseComplete + ReadyForQuery I")
+    bound = said("C", "Bind '' s work_mem 1 + Execute '' + Sync")
+    cut = bound.index(b"mem")
+    assert stage.session.client_sent(bound[:cut], 1.0) == b""
+    assert stage.session.client_sent(bound[cut:], 1.0) == bound
+    stage.play("S> BindComplete + CommandComplete x + ReadyForQuery I")
+    assert stage.session.revoke(1.0) == asked(Suspicion.SETTINGS, "work_mem")
+
+
 def test_what_may_have_set_anything_leaves_nothing_that_no_catalog_shows() -> None:
     """A custom setting that a function has made: nobody else is to have it."""
     stage = probed("RESET")
