@@ -134,9 +134,9 @@ class Belongings:
 
         The names are those of the tables that its search_path leads to, and its types theirs.
         """
-        doubtful = self.suspicion & _UNREAD or self._learning or not _UNSEEN.isdisjoint(self.pins)
-        touched = (self._names | self.local) & _DECISIVE - self.reported.keys()
-        if doubtful or touched:
+        if self._learning or self.suspicion & _UNREAD or not _UNSEEN.isdisjoint(self.pins):
+            return None
+        if (self._names | self.local).intersection(_DECISIVE).difference(self.reported):
             return None
         told = [self.reported.get(name, "") for name in _READ_BY]
         return (*told, *(self.reported.get(n, self.settings.get(n, "")) for n in _READ_BY_TOO))
