@@ -146,8 +146,6 @@ def _word(word: str, kind: Kind, verb: str, reader: Reader, found: Findings) -> 
         return
     if reader.peek().value not in ("function", "procedure"):  # CREATE TRIGGER … EXECUTE FUNCTION
         found.suspicion |= suspicion
-        if word == "pg_settings":
-            found.restores.add(ALL)
 
 
 def _call(function: str, reader: Reader, found: Findings) -> None:

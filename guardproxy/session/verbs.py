@@ -260,9 +260,8 @@ _SETS = re.compile(
 )
 _CONFIGURES = re.compile(r"set_config(?:\W*\(\s*'+([\w.$]+)'+\s*,)?", re.ASCII)
 _RESTORES = re.compile(
-    r"""\breset\b | \bdiscard\b | (?: = | \bto\b ) \W{0,40} default\b | \bzone\s+local\b
-      | \bset_config\b .{0,200}? \bnull\b | \bupdate\b .{0,200}? \bpg_settings\b""",
-    re.ASCII | re.DOTALL | re.VERBOSE,
+    r"""\breset\b | \bdiscard\b | (?: = | \bto\b ) \W{0,40} default\b | \bzone\s+local\b""",
+    re.ASCII | re.VERBOSE,
 )
 
 

@@ -318,7 +318,8 @@ class Backend:
             return
         self.status = {"BEGIN": BUSY, "ROLLBACK": IDLE, "COMMIT": IDLE}.get(word, self.status)
         if sql == "DISCARD ALL":
-            self.values.clear()
+            for name in list(self.values):
+                self._take_setting(name, None)
             self.listening = False
         elif word == "SET":
             _, name, _, value = sql.split(" ")

@@ -84,7 +84,7 @@ def test_settings_follow_their_client(single: Stage) -> None:
     first.hear()
     backend = single.postgres.backend()
     assert heard(second.query("SELECT 2")) == "C SELECT 2"
-    assert backend.values.get("TimeZone") is None
+    assert backend.values.get("TimeZone") == "Etc/UTC"  # as it was told at its login
     assert heard(first.query("SELECT 3")) == "C SELECT 3"
     assert backend.values == {"TimeZone": "Asia/Tokyo"}
     assert backend.queries.count("DISCARD ALL") == 0

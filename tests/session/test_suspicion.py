@@ -17,7 +17,7 @@ from guardproxy.session.suspicion import Scan
 SCAN = Scan()
 LOCKS = Finding(Suspicion.LOCKS)
 SEQUENCE = Finding(pins=frozenset({PinReason.SEQUENCE}))
-ALL_SETTINGS = Finding(Suspicion.ALL_SETTINGS, restores=frozenset({ALL}))
+ALL_SETTINGS = Finding(Suspicion.ALL_SETTINGS)
 REPLICATION = Finding(pins=frozenset({PinReason.REPLICATION}))
 SETTING = Finding(pins=frozenset({PinReason.SETTING}))
 
