@@ -37,7 +37,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  session        chunks in, chunks and commands out: HOT; life: its state and what
                                 it counts; account: what it is owed, and a COPY's part in that;
                                 states: all there is of that, a table
-                                acts: what messages mean; commands: what it wants
+                                acts: what messages mean; commands: what it wants; waiting:
+                                without a server
                  roaming        the session that moves between servers; speaking: what its client
                                 says: HOT; passthrough: the session that never moves
                  belongings     its settings, which follow it, and its pins; parameters: from one
@@ -75,7 +76,8 @@ Seven journeys:
     move     net/server -> Pooler.could_give: admission.heir -> Roaming.part -> admission.pass_on
              -> Roaming.lease: backend and parameters say what is set in front. Where the session
              must be asked: admission (Revoke) -> Roaming.revoke: a probe -> RELEASE -> (Grant)
-    cancel   session/login (CancelKey) -> net/cancels -> net/upstream.cancel
+    cancel   session/login (CancelKey) -> net/cancels -> net/upstream.cancel; of who waits for
+             a server: Session.cancel, and the ticket is withdrawn
     timeout  net/janitor.sweep -> Session.probe -> net/client.end(IdleSessionTimeout)
     reload   SIGHUP, or files are others -> app.reload -> config.load -> net/service.reload ->
              Pooler.take

@@ -1,7 +1,7 @@
 """Net: cancel requests, a client's and our own. They pass the cap and the queue.
 
-One reaches the query that runs for that client now, or nothing: until it has arrived at PostgreSQL,
-nobody else gets the server.
+One reaches the query that runs for that client now, or the request that waits for a server, or
+nothing. Until one has arrived at PostgreSQL, nobody else gets the server.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from guardproxy.errors import Reason
 from guardproxy.net.caller import CancelCall
 from guardproxy.net.upstream import cancel
 from guardproxy.session.states import State
+from guardproxy.session.waiting import CANCELED
 
 if TYPE_CHECKING:
     from guardproxy.net.client import ClientLink
@@ -51,7 +52,7 @@ class Cancels:
         self._victims.pop(client.cancel_key, None)
 
     def request(self, caller: ClientLink, key: bytes) -> None:
-        """A CancelRequest. It reaches the query that runs for that client now, or nothing."""
+        """A CancelRequest. It reaches what that client waits for now, or nothing."""
         done = self._turns.run(self._cancel_now, key)
         done.addBoth(lambda _: caller.close(Reason.CANCEL_REQUEST))
 
@@ -59,6 +60,9 @@ class Cancels:
         victim = self._victims.get(key)
         if victim is not None and victim.desk is not None:
             victim.desk.give_up()
+            return succeed(None)
+        if victim is not None and victim.state is State.WAITING:
+            self._take_back(victim)
             return succeed(None)
         if victim is None or victim.server is None or victim.state is not State.ACTIVE:
             return succeed(None)
@@ -68,6 +72,23 @@ class Cancels:
             return succeed(None)
         self.pooler.log.info("cancel", client=victim.id)
         return self.send(victim.server)
+
+    def _take_back(self, victim: ClientLink) -> None:
+        """Its request waits for a server; the client is answered, and perhaps waits no more."""
+        session, ticket = victim.session, victim.ticket
+        if session is None or ticket is None or not ticket.waits:  # a server is being handed to it
+            return
+        now = self.pooler.now()
+        answer = session.cancel(now)
+        if not answer:
+            return
+        self.pooler.log.info("cancel", client=victim.id)
+        self.pooler.totals.errors.count(CANCELED.sqlstate)
+        victim.transport.write(answer)
+        if victim.state is State.PARKED:
+            self.pooler.withdraw(ticket)
+            victim.ticket = None
+        self.pooler.obey(victim, now)
 
     def send(self, link: ServerLink) -> Deferred[None]:
         """Cancel what runs on this server; nobody gets it before that has arrived."""

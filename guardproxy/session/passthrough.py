@@ -41,6 +41,10 @@ class Passthrough(Session):
         self._detour = lambda data, now: self._relay_login(frames, data, now)
         return self._release_backlog(now)
 
+    def cancel(self, now: float) -> bytes:
+        """What waits is its login, and no query."""
+        return b""
+
     def _relay_login(self, frames: Frames, data: bytes, now: float) -> bytes:
         """Until the first ReadyForQuery: all passes, but for channel binding.
 

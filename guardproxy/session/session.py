@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
-from guardproxy.session.account import Account
 from guardproxy.session.acts import (
     COPY_END,
     EXTENDED,
@@ -33,6 +32,7 @@ from guardproxy.session.commands import Command, Evacuate, Parting
 from guardproxy.session.parameters import differing, setting
 from guardproxy.session.statement import database_in_question
 from guardproxy.session.states import READY, Event, State
+from guardproxy.session.waiting import Waiting
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Edit, Frames, Message, header, skim, splice, stops
@@ -51,14 +51,11 @@ from guardproxy.wire.messages import (
 
 STATEMENT_PREFIX: Final = 256
 """Bytes of the last statement kept for people to read."""
-BACKLOG_LIMIT: Final = 64 * 1024
-"""Bytes kept of a client that waits for a server; then its socket is not read any more."""
 
 _POOLED, _SKIPPED = client_table(ILLEGAL, {}), skipped_table(ILLEGAL)
 HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
 SERVER_STOPS: Final = stops(HEEDED)
-_IDLE_TALK: Final = stops(b"HcdfX")
 _MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-(; \t\r\n")
 # Bytes: the types of 65,535 parameters are 262,142. What is longer just passes, but for an error.
 _LONGEST_HEEDED: Final = 300_000
@@ -70,14 +67,12 @@ Answered = Callable[[list[Message], float], bytes]
 
 # An enum's members are slow to look up (CPython 3.11).
 _ACTIVE: Final = State.ACTIVE
-_PARKED: Final = State.PARKED
 _ASKED: Final = Event.ASKED
-_WANT_SERVER: Final = Command.WANT_SERVER
 
 PROBE: Final = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
 
 
-class Session(Account):
+class Session(Waiting):
     """A client after login. `parameters` are what it asked for, or was told: its server needs them.
 
     `timings` are those of all sessions together.
@@ -86,7 +81,6 @@ class Session(Account):
     __slots__ = (
         "_answered",
         "_aside",
-        "_client_skip",
         "_client_tail",
         "_detour",
         "_doubtful",
@@ -100,9 +94,7 @@ class Session(Account):
         "_usual",
         "_watching",
         "application_name",
-        "backlog",
         "cancel_key",
-        "commands",
         "farewell",
         "for_server",
         "last_request",
@@ -117,17 +109,15 @@ class Session(Account):
         self.leased = False
         self.parameters = parameters
         self.application_name = ""
-        self.commands: list[Command | Evacuate] = []
         self.for_server = b""  # what TELL_SERVER is about
         self.farewell = False  # the server said FATAL: it is about to close
-        self.backlog = b""
         self.cancel_key = b""  # of the server itself, in passthrough
         self.last_request = b""
         self._table = self._usual = _POOLED
         self._skipped = _SKIPPED
         self._stops = SERVER_STOPS
         self._client_tail = self._server_tail = b""
-        self._client_skip = self._server_skip = 0
+        self._server_skip = 0
         self._edits: list[Edit] = []  # to be made in the chunk at hand
         self._detour: Callable[[bytes, float], bytes] | None = None
         self._answered: list[Answered] = []
@@ -253,39 +243,6 @@ class Session(Account):
     def _edited(self, data: bytes) -> bytes:
         edits, self._edits = self._edits, []
         return splice(data, edits)
-
-    def _keep(self, data: bytes, now: float) -> bytes:
-        """No server yet. Ask for one as soon as there is a whole message for it.
-
-        A full backlog pauses the client first: there may be a server at once, which resumes it.
-        """
-        self.backlog = backlog = self.backlog + data if self.backlog else data
-        parked = self.state is _PARKED
-        if parked and backlog and (self._client_skip or _IDLE_TALK[backlog[0]]):
-            backlog = self._drop_idle_talk()
-            if backlog[:1] == b"X":
-                self.commands.append(Command.LEAVE)
-                return b""
-        here = len(backlog)
-        if here >= BACKLOG_LIMIT:
-            self.commands.append(Command.PAUSE_CLIENT)
-        if parked and here >= HEADER_SIZE and here > min(header(backlog)[1], BACKLOG_LIMIT - 1):
-            self.enter(_ASKED, now)
-            self.commands.append(_WANT_SERVER)
-        return b""
-
-    def _drop_idle_talk(self) -> bytes:
-        """Flush with nothing to flush, and what is left of a COPY that failed, are not answered.
-
-        (PostgreSQL, "COPY Operations": the backend ignores them.) Returns what else there is.
-        """
-        at = self._client_skip
-        end = len(self.backlog)
-        while end - at >= HEADER_SIZE and self.backlog[at] in b"Hcdf":
-            at += header(self.backlog, at)[1] + 1
-        self._client_skip = max(at - end, 0)
-        self.backlog = self.backlog[at:]
-        return self.backlog
 
     # -- the lease --------------------------------------------------------------------------------
 

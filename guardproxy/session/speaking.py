@@ -28,11 +28,12 @@ from guardproxy.session.commands import Command
 from guardproxy.session.glance import glance
 from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, UNREADABLE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading
-from guardproxy.session.session import BACKLOG_LIMIT, HEEDED, Session
+from guardproxy.session.session import HEEDED, Session
 from guardproxy.session.shared_names import SharedNames
 from guardproxy.session.statement import concerns_statements, hides_deallocate, key
 from guardproxy.session.states import Event, State
 from guardproxy.session.suspicion import Scan
+from guardproxy.session.waiting import BACKLOG_LIMIT
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Message, end_of_name, renaming, stops

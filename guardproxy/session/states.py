@@ -5,6 +5,7 @@ idle in transaction), and two of ours for when it has no server: `parked`, with 
 `waiting`, in the queue. In words:
 
     LOGIN --logged in--> PARKED --asked--> WAITING --leased--> ACTIVE
+    WAITING --canceled--> PARKED                          before anybody has served it
     ACTIVE --ready--> IDLE | IN_TRANSACTION | FAILED      by ReadyForQuery's status byte,
                                                           once the server owes nothing
     IDLE | IN_TRANSACTION | FAILED --asked--> ACTIVE
@@ -43,6 +44,7 @@ class Event(enum.IntEnum):
     LOGGED_IN = enum.auto()
     ASKED = enum.auto()
     LEASED = enum.auto()
+    CANCELED = enum.auto()
     READY_IDLE = enum.auto()
     READY_IN_TRANSACTION = enum.auto()
     READY_FAILED = enum.auto()
@@ -60,7 +62,11 @@ READY: Final = {
 LIFE: Final[dict[State, dict[Event, State]]] = {
     State.LOGIN: {Event.LOGGED_IN: State.PARKED, Event.LEFT: State.GONE},
     State.PARKED: {Event.ASKED: State.WAITING, Event.LEFT: State.GONE},
-    State.WAITING: {Event.LEASED: State.ACTIVE, Event.LEFT: State.GONE},
+    State.WAITING: {
+        Event.LEASED: State.ACTIVE,
+        Event.CANCELED: State.PARKED,
+        Event.LEFT: State.GONE,
+    },
     State.ACTIVE: {
         Event.READY_IDLE: State.IDLE,
         Event.READY_IN_TRANSACTION: State.IN_TRANSACTION,

@@ -1,10 +1,12 @@
-"""A cancel request reaches the query that runs for that client, and nothing else."""
+"""A cancel request reaches the query of that client, and nothing else."""
 
+import asyncio
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,6 +15,8 @@ from psycopg.rows import TupleRow
 from tests.integration.conftest import NewGuard
 from tests.integration.guard import Guard
 from tests.integration.postgres import Postgres
+from tests.integration.queueing import NOTIFY, Waiter
+from tests.integration.test_asyncpg import run
 from tests.integration.waiting import eventually
 
 SLEEP = "select pg_sleep(20), %s"
@@ -123,6 +127,70 @@ def test_cancel_passes_the_cap_and_the_queue(guard: NewGuard, pg: Postgres) -> N
         busy.connection.close()
         asked.join(10)
         assert not asked.is_alive()
+
+
+@pytest.fixture(params=["transaction", "session"])
+def narrow(request: pytest.FixtureRequest, guard: NewGuard) -> Guard:
+    """A guard with one server."""
+    return guard(pool={"mode": request.param, "max_server_connections": 1, **NOTIFY})
+
+
+def insert(table: str, number: int) -> str:
+    return f'insert into "{table}" values ({number})'
+
+
+@contextmanager
+def holding(guard: Guard) -> Iterator[Waiter]:
+    """A client that has the only server, and keeps it until it leaves."""
+    with Waiter(guard) as holder:
+        holder.query("begin")
+        assert holder.read_until(b"Z")[-1] == (b"Z", b"T")
+        yield holder
+
+
+def test_asyncpg_gives_up_in_the_queue(narrow: Guard, pg: Postgres, table: str) -> None:
+    """Its time is up: the row is never inserted, the link is fine, and others get their turn."""
+
+    async def talk(connection: Any) -> None:
+        with Waiter(narrow) as second:
+            with holding(narrow):
+                with pytest.raises(TimeoutError):
+                    await connection.execute(insert(table, 1), timeout=0.3)
+                with pytest.raises(TimeoutError):
+                    await connection.fetch(f"{insert(table, 2)} returning $1::int", 5, timeout=0.3)
+                await asyncio.to_thread(second.ask, insert(table, 3))
+            assert await asyncio.to_thread(second.served)
+        assert await connection.fetchval("select 1") == 1
+
+    run(narrow, talk)
+    assert pg.query(f'select id from "{table}"', dbname="app") == [(3,)]
+
+
+def test_psycopg_gives_up_in_the_queue(narrow: Guard, pg: Postgres, table: str) -> None:
+    """As soon as it hears that it waits it cancels; it can ask for something else at once."""
+    with narrow.connect() as connection:
+        with Waiter(narrow) as second:
+            with holding(narrow):
+                for number in (1, 2):
+                    with cancelling(connection), pytest.raises(psycopg.errors.QueryCanceled):
+                        connection.execute(insert(table, number))
+                second.ask(insert(table, 3))
+            assert second.served()
+        connection.execute(insert(table, 4))
+    rows = pg.query(f'select id from "{table}" order by id', dbname="app")
+    assert rows == [(3,), (4,)]
+
+
+@contextmanager
+def cancelling(connection: psycopg.Connection[TupleRow]) -> Iterator[None]:
+    """It cancels as soon as the guard says that it waits."""
+
+    def told(_: psycopg.errors.Diagnostic) -> None:
+        connection.cancel()
+
+    connection.add_notice_handler(told)
+    yield
+    connection.remove_notice_handler(told)
 
 
 def test_a_race_never_hits_another_client(guard: NewGuard) -> None:

@@ -1,4 +1,4 @@
-"""net/cancels.py: a cancel reaches the query that runs for that client now, or nothing."""
+"""net/cancels.py: a cancel reaches what that client waits for now, or nothing."""
 
 from __future__ import annotations
 
@@ -143,3 +143,112 @@ def test_when_a_link_is_lost_what_ran_on_it_is_cancelled(stage: Stage) -> None:
     stage.run()
     assert client.ended is Reason.SERVER_LOST
     assert stage.postgres.cancels == [backend.key]
+
+
+# -- who waits for a server ------------------------------------------------------------------------
+
+ONE = Pool(max_server_connections=1)
+CANCELED = ["E 57014", "Z I"]
+
+
+def test_who_waits_is_answered_and_leaves_the_queue(stages: Stages) -> None:
+    stage = stages(pool=ONE)
+    busy = stage.holder("SLEEP")
+    client = stage.client().query("SELECT late")
+    cancel(stage, client.key)
+    assert client.hear() == CANCELED
+    assert client.state == "parked"
+    assert stage.pooler.admission.waiting == 0
+    assert stage.pooler.totals.errors.counts["57014"] == 1
+    stage.postgres.backend().finish()
+    stage.run()
+    assert busy.state == "idle"  # nobody wants its server
+    assert client.query("SELECT 1").hear() == ["C SELECT 1", "Z I"]
+    assert "SELECT late" not in stage.postgres.backend().queries
+    assert stage.postgres.cancels == []
+
+
+def test_who_stands_behind_gets_its_turn(stages: Stages) -> None:
+    stage = stages(pool=ONE)
+    stage.holder("SLEEP")
+    first, second = (stage.client().query("SELECT 1") for _ in range(2))
+    cancel(stage, first.key)
+    first.query("SELECT 2")
+    stage.postgres.backend().finish()
+    stage.run()
+    assert second.hear() == ["C SELECT 1", "Z I"]
+    assert first.hear() == [*CANCELED, "C SELECT 2", "Z I"]
+    assert stage.postgres.backend().queries[-2:] == ["SELECT 1", "SELECT 2"]
+
+
+def test_who_has_said_more_keeps_its_place(stages: Stages) -> None:
+    stage = stages(pool=ONE)
+    stage.holder("SLEEP")
+    first = stage.client().send(messages.query("SELECT late") + messages.query("SELECT 1"))
+    stage.client().query("SELECT 2")
+    ticket = first.link.ticket
+    cancel(stage, first.key)
+    assert first.hear() == CANCELED
+    assert first.link.ticket is ticket
+    stage.postgres.backend().finish()
+    stage.run()
+    assert stage.postgres.backend().queries[-2:] == ["SELECT 1", "SELECT 2"]
+
+
+def test_a_new_wait_has_its_time(stages: Stages) -> None:
+    stage = stages(pool=Pool(max_server_connections=1, query_wait_timeout=10.0))
+    stage.holder("SLEEP")
+    client = stage.client().query("SELECT late")
+    stage.wait(8.0)
+    cancel(stage, client.key)
+    stage.wait(4.0)
+    assert client.ended is None  # it does not wait
+    client.query("SELECT 1")
+    stage.wait(9.0)
+    assert client.ended is None
+    stage.wait(2.0)
+    assert client.ended is Reason.QUERY_WAIT_TIMEOUT
+
+
+def test_who_was_not_read_is_read_again(stages: Stages) -> None:
+    stage = stages(pool=ONE)
+    stage.holder("SLEEP")
+    client = stage.client().send(messages.query("SELECT " + "x" * 65_520) + messages.query("a"))
+    assert not client.wire.reading
+    cancel(stage, client.key)
+    assert client.hear() == CANCELED
+    assert client.wire.reading
+    client.leave()
+
+
+def test_what_waits_for_its_rest_is_left_alone(stages: Stages) -> None:
+    stage = stages(pool=ONE)
+    stage.holder("SLEEP")
+    client = stage.client().send(messages.message(messages.PARSE, b"\0SELECT 1\0\0\0"))
+    cancel(stage, client.key)
+    assert client.hear() == []
+    assert client.state == "waiting"
+
+
+def test_who_has_said_goodbye_behind_it_is_closed(stages: Stages) -> None:
+    stage = stages(pool=ONE)
+    stage.holder("SLEEP")
+    client = stage.client().send(messages.query("SELECT late") + messages.TERMINATE_MESSAGE)
+    cancel(stage, client.key)
+    assert client.hear() == CANCELED
+    assert client.ended is Reason.CLIENT_LEFT
+    assert stage.pooler.admission.waiting == 0
+
+
+def test_while_postgres_is_down_too(stages: Stages) -> None:
+    stage = stages(pool=Pool(max_server_connections=2))
+    stage.holder("SLEEP")
+    stage.postgres.down = ConnectionRefusedError(111, "Connection refused")
+    client = stage.client().query("SELECT late")
+    assert client.state == "waiting"
+    cancel(stage, client.key)
+    assert client.hear() == CANCELED
+    stage.postgres.down = None
+    stage.wait(5.0)
+    assert client.query("SELECT 1").hear() == ["C SELECT 1", "Z I"]
+    assert [b.queries for b in stage.postgres.live].count(["SELECT late"]) == 0

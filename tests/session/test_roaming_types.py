@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.session.prepared import RESULT_CHANGED
-from guardproxy.session.session import BACKLOG_LIMIT
 from guardproxy.session.states import State
+from guardproxy.session.waiting import BACKLOG_LIMIT
 from guardproxy.wire import messages
 from tests.session.roamer import DONE, Roamer, comes_back, having, moved, other
 from tests.session.test_roaming import pieces

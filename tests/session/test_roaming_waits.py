@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardproxy.session.session import BACKLOG_LIMIT
 from guardproxy.session.states import State
+from guardproxy.session.waiting import BACKLOG_LIMIT
 from tests.session.roamer import (
     USED,
     Roamer,

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command, Evacuate
-from guardproxy.session.session import BACKLOG_LIMIT, STATEMENT_PREFIX
+from guardproxy.session.session import STATEMENT_PREFIX
 from guardproxy.session.states import State
+from guardproxy.session.waiting import BACKLOG_LIMIT
 from guardproxy.wire import messages
 from tests.session.talks import CONVERSATIONS
 from tests.session.transcript import Stage, at_work, idle, said

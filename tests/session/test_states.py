@@ -40,6 +40,11 @@ def test_only_an_idle_session_can_lose_its_server() -> None:
     assert [state for state, ways in LIFE.items() if Event.RELEASED in ways] == [State.IDLE]
 
 
+def test_what_has_a_server_is_postgresqls_to_cancel() -> None:
+    assert [state for state, ways in LIFE.items() if Event.CANCELED in ways] == [State.WAITING]
+    assert after(State.WAITING, Event.CANCELED) is State.PARKED
+
+
 def test_ready_for_query_has_three_meanings_and_all_end_work() -> None:
     assert set(READY) == {messages.IDLE, messages.IN_TRANSACTION, messages.FAILED_TRANSACTION}
     for event in READY.values():
@@ -74,3 +79,10 @@ def test_time_is_counted_where_it_was_spent() -> None:
     session.enter(Event.READY_FAILED, 100.0)
     assert (session.waits, session.wait_time) == (1, 9.0 - 4.0)
     assert session.active_time == (16.0 - 9.0) + (100.0 - 25.0)
+
+
+def test_a_wait_in_vain_is_one_too() -> None:
+    session = Session({}, 0.0)
+    for at, event in enumerate([Event.LOGGED_IN, Event.ASKED, Event.CANCELED], start=1):
+        session.enter(event, at * at)
+    assert (session.waits, session.wait_time, session.active_time) == (1, 9.0 - 4.0, 0.0)
