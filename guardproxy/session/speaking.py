@@ -224,6 +224,9 @@ class Speaking(Session):
             self._edits.append((at, at, first))
 
     def _way_made(self, batch: int, replies: list[Message]) -> bytes:
+        for kind, _ in replies:
+            if kind in (PARSE_COMPLETE, CLOSE_COMPLETE):
+                self._statements.completed(batch)
         self._statements.over(batch, failed=any(kind == ERROR for kind, _ in replies))
         return self._belongings.news(replies)
 

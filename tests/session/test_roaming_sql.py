@@ -115,6 +115,18 @@ def test_discard_all_takes_everybodys_from_the_server() -> None:
     assert len(stage.server.shelf) == 0
 
 
+def test_what_was_closed_before_something_failed_is_closed() -> None:
+    """What makes way for EXECUTE is in a batch of its own, which may fail in the middle."""
+    stage = having()
+    server = other("theirs", "SELECT 2")
+    moved(stage, server).play(f"""
+        {comes_back("Query 'EXECUTE s'")}
+        >S Close S theirs + Parse s 'SELECT 1' + Sync + Query 'EXECUTE s'
+        S| CloseComplete + ErrorResponse ERROR 42P01 gone + ReadyForQuery I
+        S> ErrorResponse ERROR 26000 unknown + ReadyForQuery I""")
+    assert len(server.shelf) == 0
+
+
 def test_deallocate_finds_a_name_though_its_statement_could_not_be_made_any_more() -> None:
     """Another text stands in for it: the table may be gone, or elsewhere than in search_path."""
     stage = moved(having(text="SELECT 2"))
