@@ -29,7 +29,8 @@ And these are not looked at by any script:
   give it back is a query, and the level must be set before any.
 - Literals in prepared statements of clients that change how they are read.
 - EXECUTE by SQL of what the protocol prepared and could not prepare again, for its tables are gone
-  or out of the search_path (README, "What differs").
+  or out of the search_path (README, "What differs"); or prepared by the protocol itself before that
+  was: its columns are told anew on another server.
 - currval and lastval where the nextval before them was in another transaction.
 - What is done inside functions, other than DO blocks (`pool.probe: suspicious` does not see it).
 """

@@ -97,8 +97,10 @@ class Author:
         if self.chance(0.1):
             text = self.pick(*COMMENTS) + text
         forms = (self._simple, self._extended, self._split, self._together, self._pipelined)
-        # What comes after RESET in the same batch: see answers.py.
+        # What comes after RESET in the same batch, and EXECUTE described anew: see answers.py.
         weights = (50, 20, 0, 0, 0) if self.reserved(text) else (50, 20, 8, 10, 12)
+        if "execute s_" in text:
+            weights = (50, 0, 0, 10, 0)
         form = self.random.choices(forms, weights)[0]
         return form(text)
 
