@@ -66,6 +66,8 @@ NAMES = {
     b"t": "ParameterDescription",
 }
 END = "(the connection ended)"
+READY = "ReadyForQuery"
+FAILED = f"{READY} b'E'"
 _OWN = "|".join(name for name in STATEMENTS if name)
 MISCOUNTED = re.compile(rf'(bind message .* but prepared statement) "(?:{_OWN})" (requires)')
 
@@ -128,21 +130,37 @@ def parameters(messages: Iterable[Message]) -> dict[bytes, bytes]:
     return {name: value for name, value, _ in told}
 
 
-def alike_if_failed(one: list[str], other: list[str]) -> bool:
-    """Whether two answers differ only in why nothing is done in a failed transaction.
+def alike(one: list[str], other: list[str], failed: bool) -> bool:
+    """Whether two answers differ only in why nothing is done in a transaction that has `failed`.
 
-    A statement without columns can be described there, but not made: where it is not on the server
-    at hand, the guard has no description to give (README, "What differs").
+    Before them, or in the course of them. A statement without columns can be described there, but
+    not made: where it is not on the server at hand, the guard has no description to give (README,
+    "What differs").
     """
-    if any(word.startswith("ReadyForQuery") and word != "ReadyForQuery b'E'" for word in one):
+    if len(_batches(one)) != len(_batches(other)):
         return False
-    return _neutral(one) == _neutral(other)
+    for here, there in zip(_batches(one), _batches(other), strict=True):
+        stays = failed and not any(word.startswith(READY) and word != FAILED for word in here)
+        if here != there and not (stays and _neutral(here) == _neutral(there)):
+            return False
+        failed = here[-1:] == [FAILED]
+    return True
+
+
+def _batches(said: list[str]) -> list[list[str]]:
+    """Each up to its ReadyForQuery, and what comes after the last."""
+    batches: list[list[str]] = [[]]
+    for word in said:
+        batches[-1].append(word)
+        if word.startswith(READY):
+            batches.append([])
+    return batches
 
 
 def _neutral(said: list[str]) -> list[str]:
     neutral: list[str] = []
     for word in said:
-        if neutral[-1:] == ["nothing done"] and not word.startswith("ReadyForQuery"):
+        if neutral[-1:] == ["nothing done"] and not word.startswith(READY):
             continue  # described, and then refused; or skipped behind that
         nothing = word.startswith(("ErrorResponse", "ParameterDescription"))
         neutral.append("nothing done" if nothing else word)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.integration.places import Place
 from tests.integration.postgres import Postgres
-from tests.leaks.answers import alike_if_failed, answers, parameters, shown, welcome
+from tests.leaks.answers import alike, answers, parameters, shown, welcome
 from tests.leaks.author import Author, Topic
 from tests.leaks.script import Script, Step
 from tests.leaks.speaker import PATIENCE, SILENCE, Speaker
@@ -102,7 +102,7 @@ def compare(
                 break
             failed = speaker.status == b"E"
             got = [one.replace(other, script.name) for one in do(speaker, step)]
-            if got != said[number] and not (failed and alike_if_failed(got, said[number])):
+            if not alike(got, said[number], failed):
                 return Difference(script, number, said[number], got, said)
     return None
 

@@ -3,7 +3,7 @@
 import struct
 
 from tests.integration.raw import Message
-from tests.leaks.answers import alike_if_failed, answers, welcome
+from tests.leaks.answers import alike, answers, welcome
 
 
 def described(table: int, kind: int = 23) -> Message:
@@ -82,20 +82,29 @@ def test_a_description_that_fails_may_have_begun() -> None:
 def test_in_a_failed_transaction_either_error_will_do() -> None:
     failed: Message = (b"Z", b"E")
     refused, miscounted = ((b"E", b"C%b\0\0" % code) for code in (b"25P02", b"08P01"))
-    assert alike_if_failed(said(refused, failed), said(miscounted, failed))
-    assert not alike_if_failed(said(refused, failed), said(failed))
-    assert not alike_if_failed(said(refused, READY), said(miscounted, READY))
-    assert not alike_if_failed(said((b"1", b""), refused, failed), said(miscounted, failed))
+    assert alike(said(refused, failed), said(miscounted, failed), failed=True)
+    assert not alike(said(refused, failed), said(failed), failed=True)
+    assert not alike(said(refused, READY), said(miscounted, READY), failed=True)
+    assert not alike(said((b"1", b""), refused, failed), said(miscounted, failed), failed=True)
+
+
+def test_only_from_where_it_has_failed() -> None:
+    failed: Message = (b"Z", b"E")
+    refused, described = (b"E", b"C25P02\0\0"), [(b"t", b"\0\0"), (b"n", b"")]
+    one, other = said(refused, failed, *described, failed), said(refused, failed, refused, failed)
+    assert alike(one, other, failed=False)
+    assert not alike(said(*described, failed), said(refused, failed), failed=False)
+    assert not alike(one, other[:2], failed=False)
 
 
 def test_in_a_failed_transaction_nothing_need_be_described() -> None:
     failed: Message = (b"Z", b"E")
     refused: Message = (b"E", b"C25P02\0\0")
     described: list[Message] = [(b"t", b"\0\0"), (b"n", b"")]
-    assert alike_if_failed(said(*described, failed), said(refused, failed))
-    assert alike_if_failed(said(*described), said(refused))  # behind a Flush
-    assert alike_if_failed(said(*described, refused, failed), said(refused, failed))  # and bound
+    assert alike(said(*described, failed), said(refused, failed), failed=True)
+    assert alike(said(*described), said(refused), failed=True)  # behind a Flush
+    assert alike(said(*described, refused, failed), said(refused, failed), failed=True)  # and bound
     closed: Message = (b"3", b"")
-    assert alike_if_failed(said(*described, closed, failed), said(refused, failed))  # skipped
-    assert not alike_if_failed(said(*described, READY), said(refused, READY))
-    assert not alike_if_failed(said(*described, failed), said((b"D", b"\0\0"), failed))
+    assert alike(said(*described, closed, failed), said(refused, failed), failed=True)  # skipped
+    assert not alike(said(*described, READY), said(refused, READY), failed=True)
+    assert not alike(said(*described, failed), said((b"D", b"\0\0"), failed), failed=True)
