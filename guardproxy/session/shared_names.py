@@ -6,6 +6,7 @@ must have theirs where SQL names them, and there must be no other client's that 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from guardproxy.session.columns import UNKNOWN
@@ -139,21 +140,34 @@ class SharedNames(Statements):
         """
         later = [undo for _, _, undo in self._pending if undo is not None and undo.made is not None]
         names = {u.name: self.names[u.name] for u in later if u.name and u.name in self.names}
-        entries = [u.made for u in later]
+        self._no_way_back()
         self.names = names
         self.here = {name: there for name, there in self.here.items() if not name}
         self._size = sum(len(mine.statement.body) for mine in names.values())
         self._shelf.clear()
-        for entry in entries:
-            if entry is not None:  # for the type's sake
-                self._shelf.put(entry)
+        for undo in later:
+            if undo.made is not None:  # for the type's sake
+                self._shelf.put(undo.made)
+
+    def _no_way_back(self, name: bytes | None = None) -> None:
+        """What stood for this name, or all, is gone, whether what is under way fails or not."""
+        self._pending = deque(
+            (batch, ours, undo._replace(before=None, closed=None))
+            if undo is not None and (undo.before or undo.closed) and name in (None, undo.name)
+            else (batch, ours, undo)
+            for batch, ours, undo in self._pending
+        )
 
     def deallocated_one(self) -> None:
         """DEALLOCATE by name has run, in the order of the text."""
         names = self._deallocated or self._late_names
         name = names.pop(0) if names else b""
-        if name in self.names:
+        if name not in self.names:
+            return
+        there = self._shelf.named(name)
+        if any(u is not None and u.name == name and u.made is not None for *_, u in self._pending):
+            self._no_way_back(name)  # it is prepared anew behind it
+        else:
             self._restore(name, None)
-            there = self._shelf.named(name)
-            if there is not None:
-                self._drop(there)
+        if there is not None:
+            self._drop(there)

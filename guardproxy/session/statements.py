@@ -123,7 +123,7 @@ class Statements:
         One made there before the client prepared it may have been planned for tables of that time.
         """
         entry = self._shelf.find(mine.statement)
-        if self.forgetting or name in self._deallocated:
+        if self._about_to_go(name):
             return b"", entry.name if entry else gone(name)
         if entry is not None and entry is self._judged:
             self._judged = None
@@ -246,7 +246,8 @@ class Statements:
 
         An empty body is that of a statement too long to carry.
         """
-        if name in self.names:
+        before = self.names.get(name)
+        if before is not None and not self._about_to_go(name):
             return self._parse_again(name, batch)
         self._size += len(body)
         if self._size > MAX_BYTES:
@@ -260,8 +261,12 @@ class Statements:
         if old and self._by_sql and self._shelf.named(name) is None:
             closing, old = self._close(old, batch), None  # SQL may have the name: ask for it
         made, first = self._make(new, old, name, batch)
-        self._pending.append((batch, False, Undo(name, made=made)))
+        self._pending.append((batch, False, Undo(name, before, made)))
         return closing + first, made.name
+
+    def _about_to_go(self, name: bytes) -> bool:
+        """Whether a DEALLOCATE under way drops it."""
+        return self.forgetting or name in self._deallocated
 
     def _parse_again(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
         """The name is taken: PostgreSQL is to say so, and for that it must be taken there."""

@@ -30,7 +30,7 @@ And these are not looked at by any script:
 - Literals in prepared statements of clients that change how they are read.
 - EXECUTE by SQL of what the protocol prepared and could not prepare again, for its tables are gone
   or out of the search_path (README, "What differs"); or prepared by the protocol itself before that
-  was: its columns are told anew on another server.
+  was (its columns are told anew on another server), or behind what ends a failed transaction.
 - currval and lastval where the nextval before them was in another transaction.
 - What is done inside functions, other than DO blocks (`pool.probe: suspicious` does not see it).
 """

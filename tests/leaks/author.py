@@ -99,8 +99,8 @@ class Author:
         forms = (self._simple, self._extended, self._split, self._together, self._pipelined)
         # What comes after RESET in the same batch, and EXECUTE described anew: see answers.py.
         weights = (50, 20, 0, 0, 0) if self.reserved(text) else (50, 20, 8, 10, 12)
-        if "execute s_" in text:
-            weights = (50, 0, 0, 10, 0)
+        if EXECUTES in text:
+            weights = (50, 0, 0, 0, 0)
         form = self.random.choices(forms, weights)[0]
         return form(text)
 
@@ -150,10 +150,13 @@ class Author:
         """One more statement of this client's topics, as text."""
         [topic] = self.random.choices(self.topics, self.weights)
         act = self.random.choice(topic.acts)(self)
-        if isinstance(act, str) and not self.reserved(act) and self.chance(0.6):
+        if isinstance(act, str) and not self._alone(act) and self.chance(0.6):
             return act
         look = self.look(topic)
-        return "select 1" if self.reserved(look) else look
+        return "select 1" if self._alone(look) else look
+
+    def _alone(self, text: str) -> bool:
+        return self.reserved(text) or EXECUTES in text
 
     def reserved(self, text: str) -> bool:
         """Whether it must stand alone: a RESET by a client that asked for settings at login."""
@@ -173,6 +176,8 @@ class Author:
         return chosen
 
 
+EXECUTES = "execute s_"
+"""What the protocol has prepared, by SQL: see answers.py."""
 STARTUP = {
     "TimeZone": ("Asia/Tokyo", "America/New_York"),
     "DateStyle": ("German", "SQL, DMY"),

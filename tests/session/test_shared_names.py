@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from guardproxy.session.backend import Backend
 from guardproxy.session.pins import PinReason
 from guardproxy.session.statement import (
     deallocated,
@@ -13,7 +14,18 @@ from guardproxy.session.statement import (
     mentioned,
     prepared,
 )
-from tests.session.roamer import DONE, USED, answer, comes_back, having, idle, moved, other
+from tests.session.roamer import (
+    DONE,
+    REPORTED,
+    USED,
+    Roamer,
+    answer,
+    comes_back,
+    having,
+    idle,
+    moved,
+    other,
+)
 from tests.session.transcript import said
 
 BEGUN = "Query BEGIN"
@@ -143,3 +155,41 @@ def test_so_another_clients_has_such_a_name_already() -> None:
     stage = idle(server=other(LONG + "a", "SELECT 1"))
     sent = stage.session.client_sent(said("C", f"Parse {LONG}b 'SELECT 2' + Sync"), 1.0)
     assert b"guardproxy_" in sent[:20]
+
+
+def asked_and_moved(stage: Roamer) -> Roamer:
+    """It has been suspect, and nothing was found."""
+    stage.session.revoke(1.0)
+    stage.play(f"S| {answer()}\n!! RELEASE")
+    stage.server = Backend(REPORTED)
+    return stage
+
+
+@pytest.mark.parametrize("drops", ["DEALLOCATE ALL", "DEALLOCATE s"])
+def test_what_is_prepared_anew_behind_a_deallocate_is_there(drops: str) -> None:
+    """In the same batch: PostgreSQL has dropped the old one by then."""
+    stage = having()
+    ran = f"Parse '' '{drops}' + Bind '' '' + Execute ''"
+    stage.session.client_sent(said("C", f"{ran} + Parse s 'SELECT 2' + Sync"), 1.0)
+    stage.session.server_sent(said("S", "ParseComplete + BindComplete"), 1.0)
+    stage.session.server_sent(said("S", f"CommandComplete '{drops.removesuffix(' s')}'"), 1.0)
+    stage.session.server_sent(said("S", "ParseComplete + ReadyForQuery I"), 1.0)
+    asked_and_moved(stage).play(f"""
+        {comes_back(USED.format("s"))}
+        >S Parse s 'SELECT 2' + {USED.format("s")}""")
+
+
+@pytest.mark.parametrize("drops", ["DEALLOCATE ALL", "DEALLOCATE s"])
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_failed_behind_a_deallocate_is_gone_and_else_it_is_as_it_was(
+    drops: str, runs: bool
+) -> None:
+    stage = having()
+    ran = f"Parse '' '{drops}' + Bind '' '' + Execute ''"
+    stage.session.client_sent(said("C", f"{ran} + Parse s nonsense + Sync"), 1.0)
+    tag = f" + CommandComplete '{drops.removesuffix(' s')}'" if runs else ""
+    stage.session.server_sent(said("S", f"ParseComplete + BindComplete{tag}"), 1.0)
+    stage.session.server_sent(said("S", "ErrorResponse ERROR 42601 no + ReadyForQuery I"), 1.0)
+    there = f"Parse s 'SELECT 1' + {USED.format('s')}"
+    gone = USED.format("guardproxy_gone_s")
+    asked_and_moved(stage).play(f"{comes_back(USED.format('s'))}\n>S {gone if runs else there}")
