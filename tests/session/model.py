@@ -117,7 +117,7 @@ class Postgres:
         portal, name = (word.decode() for word in body.split(b"\0")[:2])
         text = self._named(name)
         self._alive(text)
-        values = [messages.bound_text(body, n) for n in (1, 2)]
+        values = [messages.bound_text(body, n) or None for n in (1, 2)]  # none is empty here
         self._portals[portal] = (text, values)
         return said("S", "BindComplete")
 
