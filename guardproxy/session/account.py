@@ -80,18 +80,18 @@ class Account(Life):
             self.miscounted = True
         self._copy_over()
 
+    def _copy_over(self) -> None:
+        """No more COPY data. A Sync must follow an extended one: any before was ignored."""
+        if self.copying and not self.owed:
+            self.unsynced = True
+        self.copying = False
+
     def _heard(self, parameter_status: bytes) -> tuple[str, str]:
         """The server reports a setting; that it has it so outlives us."""
         name, value = messages.parse_parameter_status(parameter_status)
         if self.backend is not None:
             self.backend.heard(name, value)
         return name, value
-
-    def _copy_over(self) -> None:
-        """No more COPY data. A Sync must follow an extended one: any before was ignored."""
-        if self.copying and not self.owed:
-            self.unsynced = True
-        self.copying = False
 
 
 def ended(ends: list[End], number: int) -> int | None:

@@ -62,7 +62,7 @@ class Blind:
 
     def examine(self, text: bytes) -> Finding:
         """What each statement of the text may leave behind."""
-        return self._scan.examine(text) if text.isascii() else pins.UNREADABLE
+        return self._scan.examine(text) if text.isascii() else pins.ANYTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,13 +71,16 @@ def change(before: Parameters, after: Parameters, clean: Parameters) -> bytes:
     even where that is the default: after a reload the default is another. What the session before
     must not hinder is given back first, and what this one has of it set last.
     """
+    old, new = before.values, after.values
     held, wanted = _hindrances(before, clean), _hindrances(after, clean)
-    names = {name for name in before.values if name not in after.values} | {
-        name
-        for name, value in after.values.items()
-        if before.values.get(name) != value or _otherwise(value, before, after)
-    }
-    pairs = [(name, after.values.get(name)) for name in names.difference(HINDRANCES)]
+    encoding = "client_encoding"
+    same_text = old.get(encoding) == new.get(encoding)  # else the same bytes may be another
+    pairs = [
+        (name, value)
+        for name in {*old, *new}.difference(HINDRANCES)
+        if (value := new.get(name)) != old.get(name)
+        or not (same_text or value is None or value.isascii())
+    ]
     if held != wanted or (held and pairs):
         pairs += [(name, None) for name in _given_back(held)]
         pairs += wanted.items()
@@ -105,12 +108,6 @@ def _hindrances(parameters: Parameters, clean: Parameters) -> dict[str, str]:
 def _given_back(held: Iterable[str]) -> set[str]:
     """SET SESSION AUTHORIZATION sets the role back, so RESET is needed for that too."""
     return {*held, "role"} if "session_authorization" in held else set(held)
-
-
-def _otherwise(value: str, before: Parameters, after: Parameters) -> bool:
-    """Whether the same bytes are another text: each client's values are in its own encoding."""
-    encoding = "client_encoding"
-    return not value.isascii() and before.values.get(encoding) != after.values.get(encoding)
 
 
 def in_order(pairs: Iterable[tuple[str, str | None]]) -> list[tuple[str, str | None]]:

@@ -85,7 +85,7 @@ class Finding:
 NOTHING: Final = Finding()
 OPAQUE: Final = Finding(EVERYTHING)
 """Of a text that cannot be seen."""
-UNREADABLE: Final = Finding(EVERYTHING, pins=frozenset((PinReason.SETTING,)))
+ANYTHING: Final = Finding(EVERYTHING, pins=frozenset((PinReason.SETTING,)))
 """Of one that may set what no catalog shows, as custom settings are."""
 
 # The names are the server's own wherever the client's search_path may lead, and operators too:

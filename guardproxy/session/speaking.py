@@ -26,7 +26,7 @@ from guardproxy.session.belongings import Belongings, Blind, Rules
 from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_bound
 from guardproxy.session.commands import Command
 from guardproxy.session.glance import glance
-from guardproxy.session.pins import EVERYTHING, NOTHING, OPAQUE, UNREADABLE, Finding, PinReason
+from guardproxy.session.pins import ANYTHING, EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading
 from guardproxy.session.session import HEEDED, Session
 from guardproxy.session.shared_names import SharedNames
@@ -328,7 +328,7 @@ class Speaking(Session):
         if self.state is not _ACTIVE:
             self.enter(Event.ASKED, now)
         if int.from_bytes(function, "big") not in OF_LARGE_OBJECTS:
-            self._suspect(UNREADABLE)
+            self._suspect(ANYTHING)
         return True
 
     def _malformed(self, length: int, data: bytes, at: int) -> bool:
@@ -349,8 +349,8 @@ class Speaking(Session):
         there = statements.here.get(name)
         if there == name and name:
             return True
-        name = key(name)
-        there = statements.here.get(name)
+        if (cut := key(name)) is not name:
+            name, there = cut, statements.here.get(cut)
         finding = statements.finding(name)
         if finding is not _NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
@@ -403,7 +403,7 @@ class Speaking(Session):
             return self._judge(first, there, data, at)
         if first and stop == start:
             self._table = UP_TO_SYNC  # what is unnamed then depends on how this ends
-        if there != name and there.endswith(name):  # errors are to name all of it
+        if full is not name and there != name and there.endswith(name):  # errors name all of it
             there = there[: len(there) - len(name)] + full
         if first or there != name:
             self._rename(first, at, length, start, stop, there)

@@ -144,7 +144,7 @@ _KEY = 63
 
 
 def key(name: bytes) -> bytes:
-    """What PostgreSQL knows a statement by."""
+    """What PostgreSQL knows a statement by; the very object, if it is short enough."""
     return name if len(name) <= _KEY else name[:_KEY]
 
 

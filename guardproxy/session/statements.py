@@ -249,7 +249,7 @@ class Statements:
         before = self.names.get(name)
         if before is not None and not self._about_to_go(name):
             return self._parse_again(name, batch)
-        self._size += len(body)
+        self._size += len(body) - (len(before.statement.body) if before else 0)
         if self._size > MAX_BYTES:
             raise TooManyStatements(
                 f"the client has prepared more than {MAX_BYTES >> 20} MB of statements",

@@ -131,3 +131,18 @@ def test_what_is_closed_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statements, "MAX_BYTES", 40)
     stage = having("a", "SELECT 1234567890")
     stage.session.client_sent(said("C", "Close S a + Parse b 'SELECT 12345678901'"), 1.0)
+
+
+def test_what_is_prepared_anew_behind_a_deallocate_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(statements, "MAX_BYTES", 60)
+    stage = having("a", "SELECT 1234567890")
+    for number in (2, 3, 4):
+        ran = "Parse '' 'DEALLOCATE a' + Bind '' '' + Execute ''"
+        anew = f"Parse a 'SELECT {number}234567890' + Sync"
+        stage.session.client_sent(said("C", f"{ran} + {anew}"), 1.0)
+        stage.session.server_sent(said("S", "ParseComplete + BindComplete"), 1.0)
+        stage.session.server_sent(said("S", "CommandComplete DEALLOCATE"), 1.0)
+        stage.session.server_sent(said("S", "ParseComplete + ReadyForQuery I"), 1.0)
+    assert stage.session._statements._size == len(b"SELECT 1234567890\0\0\0")
