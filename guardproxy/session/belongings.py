@@ -207,10 +207,14 @@ class Belongings:
         if reason not in self.pins:
             self.pins[reason] = Pin(now, redact(statement))
 
+    def unpin(self, reason: PinReason) -> None:
+        """What held it is seen to be gone."""
+        self.pins.pop(reason, None)
+
     def discarded(self) -> None:
         """DISCARD ALL has run."""
         for reason in _DISCARDED:
-            self.pins.pop(reason, None)
+            self.unpin(reason)
 
     # -- what the server is asked -----------------------------------------------------------------
 

@@ -194,6 +194,8 @@ class Roaming(Speaking):
             self._belongings.local.clear()
         self._watching = not over and (self._statements.late or bool(self._belongings.local))
         self._statements.settled(over)
+        if PinReason.STATEMENT in self.pins and not self._statements.immobile:
+            self._belongings.unpin(PinReason.STATEMENT)
         if self._repeating:
             self._stops = SERVER_STOPS
             self._repeat(at)

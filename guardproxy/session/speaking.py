@@ -172,6 +172,8 @@ class Speaking(Session):
             self._mark(at)
         self._remember(text)
         if self._statements.unnamed is not None:
+            if not self._statements.unnamed:
+                self._watch(_COMPLETIONS)  # to see that it is gone
             self._statements.forget_unnamed()
         if finding is not _NOTHING:
             self._alone = not (self.owed or self.unsynced)
@@ -461,7 +463,7 @@ class Speaking(Session):
             if asked_when_bound(data, end, name):
                 self._statements.described(name, self._batch, portal=True)
         else:
-            carried = data[at:end] if whole else None
+            carried = data[at:end] if whole else b""
             first = self._statements.parse_unnamed(carried, finding, self._batch, alone)
             there = name
         if first or there != name:

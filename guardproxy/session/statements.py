@@ -77,7 +77,8 @@ class Statements:
     def __init__(self, limit: int, reads: Callable[[], Reading | None]) -> None:
         self.names: dict[bytes, Mine] = {}
         self.here: dict[bytes, bytes] = {}
-        self.unnamed: bytes | None = None  # the Parse message, as it came
+        # The Parse message, as it came; empty if that is too long to carry.
+        self.unnamed: bytes | None = None
         self._unnamed = NOTHING
         self._shelf = Shelf()
         self._limit = limit
@@ -88,6 +89,11 @@ class Statements:
         self.forgetting = False  # DEALLOCATE ALL is under way: what is not there shall not be made
         self._deallocated: list[bytes] = []  # what SQL under way names
         self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
+
+    @property
+    def immobile(self) -> bool:
+        """Whether there is one too long to carry, so that the client must stay with it."""
+        return self.unnamed == b"" or any(not mine.statement.body for mine in self.names.values())
 
     def arrive(self, shelf: Shelf) -> None:
         """On a server that holds these; nothing of ours is known to be there."""
@@ -303,10 +309,8 @@ class Statements:
             return self.unnamed or b""
         return self.names[name].statement.body if name in self.names else b""
 
-    def parse_unnamed(
-        self, whole: bytes | None, finding: Finding, batch: int, alone: bool
-    ) -> bytes:
-        """The unnamed statement is another now; None if it is too long to carry.
+    def parse_unnamed(self, whole: bytes, finding: Finding, batch: int, alone: bool) -> bytes:
+        """The unnamed statement is another now; it is empty if it is too long to carry.
 
         Returns what to send first. An error leaves none if it is this Parse's own, but if it is of
         what came before it in the batch (it does not stand `alone`) the earlier one stays: what is

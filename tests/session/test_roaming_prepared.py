@@ -8,7 +8,18 @@ from guardproxy.errors import ProtocolViolation
 from guardproxy.session import speaking
 from guardproxy.session.pins import PinReason
 from guardproxy.wire import messages
-from tests.session.roamer import DONE, USED, answer, comes_back, having, idle, moved, other, sixth
+from tests.session.roamer import (
+    DONE,
+    USED,
+    Roamer,
+    answer,
+    comes_back,
+    having,
+    idle,
+    moved,
+    other,
+    sixth,
+)
 from tests.session.test_roaming import pieces
 from tests.session.transcript import said, spelled
 
@@ -467,15 +478,53 @@ def test_one_of_ours_that_was_skipped_leaves_the_client_its_own() -> None:
 # -- limits ----------------------------------------------------------------------------------------
 
 
-def test_a_statement_too_long_to_carry_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+def too_long(name: str, monkeypatch: pytest.MonkeyPatch) -> Roamer:
+    """A session that has prepared what is too long to carry."""
     monkeypatch.setattr(speaking, "MAX_CARRIED", 50)
-    stage, words = idle(), said("C", f"Parse s 'SELECT {'x' * 100}'")
+    stage, words = idle(), said("C", f"Parse {name} 'SELECT {'x' * 100}'")
     sent = stage.session.client_sent(words[:30], 1.0) + stage.session.client_sent(words[30:], 1.0)
     assert sent == words
     assert list(stage.session.pins) == [PinReason.STATEMENT]
-    stage.play(f"C> Sync\nS> ParseComplete + ReadyForQuery I\nC> {USED.format('s')}\nS> {DONE}")
+    stage.play("C> Sync\nS> ParseComplete + ReadyForQuery I")
+    return stage
+
+
+def test_a_statement_too_long_to_carry_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = too_long("s", monkeypatch)
+    stage.play(f"C> {USED.format('s')}\nS> {DONE}")
     stage.session.revoke(1.0)
     stage.play(f"S| {answer()}\n!! KEEP")
+
+
+@pytest.mark.parametrize(
+    ("name", "then"),
+    [
+        ("''", "C> Close S '' + Sync\nS> CloseComplete"),
+        ("''", "C> Parse '' 'SELECT 2' + Sync\nS> ParseComplete"),
+        ("''", "C> Query ''\nS> EmptyQueryResponse"),
+        ("s", "C> Close S s + Sync\n>S Close S guardproxy_gone_s + Sync\nS> CloseComplete"),
+    ],
+)
+def test_when_what_is_too_long_is_gone_so_is_its_pin(
+    name: str, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = too_long(name, monkeypatch)
+    stage.play(f"{then} + ReadyForQuery I")
+    assert not stage.session.pins
+
+
+def test_what_is_too_long_and_has_a_name_outlives_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = too_long("s", monkeypatch)
+    stage.play("C> Query ''\nS> EmptyQueryResponse + ReadyForQuery I")
+    stage.play("C> Parse '' x + Sync\nS> ParseComplete + ReadyForQuery I")
+    assert list(stage.session.pins) == [PinReason.STATEMENT]
+
+
+def test_what_is_too_long_stays_where_its_close_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = too_long("''", monkeypatch)
+    stage.play(f"C> Execute nope + Close S '' + Sync\nS> {OOPS}")
+    assert list(stage.session.pins) == [PinReason.STATEMENT]
+    stage.play("C> " + USED.format("''"))
 
 
 def test_a_name_without_end_is_a_protocol_violation() -> None:
