@@ -385,8 +385,9 @@ class Session(Waiting):
     def _swallow(self, answered: Answered) -> None:
         """Keep from the client what the server says up to the next ReadyForQuery.
 
-        Notices and notifications are nobody's reply: they pass. `answered` gets the rest, and
-        returns what the client is to hear of it. Several wait their turn.
+        Notices and notifications are nobody's reply: they pass, but for those that trace what the
+        server does for us. `answered` gets the rest, and returns what the client is to hear of it.
+        Several wait their turn.
         """
         self._answered.append(answered)
         if self._detour is None:
@@ -402,6 +403,8 @@ class Session(Waiting):
             frames.feed(self._server_tail + data[len(passed) :])
             self._server_tail = b""
             for kind, body in frames:
+                if kind == NOTICE and messages.traces(body):
+                    continue
                 if kind in (NOTICE, NOTIFICATION):
                     passed += messages.message(kind, body)
                 elif kind != READY_FOR_QUERY:

@@ -64,6 +64,15 @@ def test_notices_and_notifications_pass_the_setup() -> None:
     assert stage.session.sent == 2 * len(unasked) + len(answer)
 
 
+@pytest.mark.parametrize("severity", ["DEBUG1", "DEBUG5", "LOG"])
+def test_what_traces_the_setup_is_not_the_clients(severity: str) -> None:
+    stage = leased(TimeZone="UTC")
+    trace = said("S", f"NoticeResponse {severity} 00000 StartTransactionCommand")
+    answer = said("S", "CommandComplete x + ReadyForQuery I")
+    replies = said("S", SETUP[3:]) + trace + said("S", "ReadyForQuery I")
+    assert stage.session.server_sent(trace + replies + trace + answer, 1.0) == trace + answer
+
+
 @given(st.integers(1, 300))
 def test_the_end_of_the_setup_may_come_in_any_chunk(cut: int) -> None:
     stage = leased(TimeZone="UTC")
