@@ -77,12 +77,13 @@ class Departure:
         """Settle with the server what its client has left behind, then let others have it."""
         if link.lost:
             return
-        if session.owed and not polite:
+        at_work = bool(session.owed) or session.unsynced
+        if at_work and not polite:
             link.departing = session
             self.pooler.cancels.send(link)
             self.pooler.clock.callLater(CANCEL_AGAIN, self._cancel_again, link, session)
         private = link.server.pool.private
-        patient = polite and parting is not None and bool(session.owed)
+        patient = polite and parting is not None and at_work
         if parting is None or (private and not patient):
             self.pooler.close_server(link, Reason.CLIENT_ENDED if private else Reason.DIRTY)
             return
@@ -90,7 +91,7 @@ class Departure:
         # only then, and counts the session until then.
         if not patient:
             self._clean_in_time.give(link)
-        self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not parting.owed)
+        self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not at_work)
         if parting.settled and not private and not link.being_cancelled:
             self._until_clean(link.converse(conversations.reset(parting.in_transaction)), link)
             return

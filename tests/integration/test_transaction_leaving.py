@@ -159,11 +159,25 @@ def test_while_its_settings_are_being_set(single: Guard, server: int, how: str) 
     assert look(single) == (*CLEAN, server)
 
 
-def test_a_running_query_is_cancelled(single: Guard, pg: Postgres, server: int) -> None:
+SLEEPS = "select pg_sleep(100), 'left running'"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        message(b"Q", SLEEPS.encode() + b"\0"),
+        parse("", SLEEPS) + bind("") + execute() + SYNC,
+        parse("", SLEEPS) + bind("") + execute() + FLUSH,
+    ],
+    ids=["query", "sync", "flush"],
+)
+def test_a_running_query_is_cancelled(
+    single: Guard, pg: Postgres, server: int, asked: bytes
+) -> None:
     text = "select 1 from pg_stat_activity where query like %s and state = 'active'"
     with Stepper(single) as client:
         client.say("set work_mem to '7MB'")
-        client.query("select pg_sleep(100), 'left running'")
+        client.send(asked)
         eventually(lambda: pg.query(text, ["%left running'"]))
     assert look(single)[:-1] == CLEAN
     assert pg.query(text, ["%left running'"]) == []
