@@ -132,8 +132,11 @@ class Belongings:
     def reading(self) -> Reading | None:
         """How its server reads the statements it prepares; None if that is not known.
 
-        The names are those of the tables that its search_path leads to, and its types theirs.
+        The names are those of the tables that its search_path leads to, and its types theirs. Who
+        is always asked has functions that may set it unseen.
         """
+        if self._probe == "always":
+            return None
         if self._learning or self.suspicion & _UNREAD or not _UNSEEN.isdisjoint(self.pins):
             return None
         if (self._names | self.local).intersection(_DECISIVE).difference(self.reported):

@@ -11,7 +11,7 @@ from tests.integration.postgres import Postgres
 from tests.leaks import stage
 from tests.leaks.search import Difference, Search
 from tests.leaks.shrink import again, company, shrink, thieves
-from tests.leaks.topics import TOPICS
+from tests.leaks.topics import HIDDEN, TOPICS
 
 PROGRESS = 10
 """Seconds from one line to the next."""
@@ -26,7 +26,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--servers", type=int, default=3)
     parser.add_argument("--mode", default="transaction", help="pool.mode, direct or pgbouncer")
     parser.add_argument("--postgres", choices=("system", "embedded"), default="system")
-    parser.add_argument("--topics", nargs="+", choices=sorted(TOPICS), default=sorted(TOPICS))
+    parser.add_argument("--topics", nargs="+", choices=sorted({**TOPICS, **HIDDEN}))
+    parser.add_argument("--probe", default="suspicious", help="pool.probe; functions with always")
     parser.add_argument("--park-after", default="", help="pool.park_after")
     parser.add_argument("--keep-going", action="store_true", help="after a difference")
     parser.add_argument("--no-shrink", action="store_true")
@@ -54,14 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _search(asked: argparse.Namespace, seed: str, cluster: Postgres, stack: ExitStack) -> Search:
     place = stack.enter_context(stage.between(cluster, asked.mode, asked.servers, **_pool(asked)))
-    topics = {name: TOPICS[name] for name in asked.topics}
+    there = {**TOPICS, **HIDDEN} if asked.probe == "always" else TOPICS
+    topics = {name: there[name] for name in asked.topics or there}
     startup = asked.mode != "pgbouncer"
     keep_going = asked.keep_going
     return Search(cluster, place, seed, topics=topics, startup=startup, keep_going=keep_going)
 
 
 def _pool(asked: argparse.Namespace) -> dict[str, str]:
-    return {"park_after": asked.park_after} if asked.park_after else {}
+    rules = {"probe": asked.probe}
+    return rules | ({"park_after": asked.park_after} if asked.park_after else {})
 
 
 def _run(search: Search, asked: argparse.Namespace) -> list[Difference]:

@@ -32,7 +32,8 @@ And these are not looked at by any script:
   or out of the search_path (README, "What differs"); or prepared by the protocol itself before that
   was (its columns are told anew on another server), or behind what ends a failed transaction.
 - currval and lastval where the nextval before them was in another transaction.
-- What is done inside functions, other than DO blocks (`pool.probe: suspicious` does not see it).
+- What is done inside functions, other than DO blocks, where `pool.probe` is not `always`; and there
+  custom settings, and statements that are prepared and deallocated.
 """
 
 import re

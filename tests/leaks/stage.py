@@ -44,6 +44,20 @@ create table of_role_a as select 'for a' as name;
 create table of_role_b as select 'for b' as name;
 alter table of_role_a owner to role_a;
 alter table of_role_b owner to role_b;
+create schema hidden;
+grant usage on schema hidden to public;
+create function hidden.run(words text) returns void language plpgsql
+    as 'begin execute words; end';
+create function hidden.set_it(name text, value text) returns text language plpgsql
+    as 'begin return set_config(name, value, false); end';
+create procedure hidden.commit_it(name text, value text) language plpgsql
+    as 'begin perform set_config(name, value, false); commit; end';
+create table hidden.by_trigger (value text);
+create function hidden.trigger_it() returns trigger language plpgsql
+    as 'begin perform set_config(''work_mem'', new.value, false); return null; end';
+create trigger hidden before insert on hidden.by_trigger
+    for each row execute function hidden.trigger_it();
+grant insert on hidden.by_trigger to public;
 """
 
 

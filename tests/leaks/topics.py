@@ -399,6 +399,36 @@ TWO_PHASE = Topic(
     weight=5,
 )
 
+
+def call_to_set(author: Author) -> str:
+    name = author.pick(*PLAIN)
+    return f"select hidden.set_it('{name}', {quoted(author.pick(*SETTINGS[name]))})"
+
+
+FUNCTIONS = Topic(
+    acts=(
+        call_to_set,
+        call_to_set,
+        text("select hidden.set_it('search_path', 'tenant1')"),
+        text("select hidden.set_it('role', 'role_a')", "call hidden.commit_it('work_mem', '3MB')"),
+        text("insert into hidden.by_trigger values ('1234kB')"),
+        text("select hidden.run('listen {me}')", "select hidden.run('unlisten *')"),
+        text(
+            "select hidden.run('create temp table tmp_a ()')", "select hidden.run('discard temp')"
+        ),
+        text("select hidden.run('drop table if exists tmp_a')"),
+        text("select hidden.run('declare cur_a cursor with hold for select 1')"),
+        text("select hidden.run('close all')"),
+        text("select hidden.run('select pg_advisory_lock(hashtext(''{me}''), 1)')"),
+        text("select hidden.run('select pg_advisory_unlock_all()')"),
+    ),
+    looks=(
+        *(OF_SETTINGS.looks + ROLES.looks[:1] + LISTENING.looks + LOCKS.looks + CURSORS.looks[:1]),
+        *(PREPARED.looks[-1], TEMP.looks[-1], *TENANTS.looks),
+    ),
+    weight=30,
+)
+
 TOPICS: Mapping[str, Topic] = {
     "settings": OF_SETTINGS,
     "tenants": TENANTS,
@@ -415,3 +445,5 @@ TOPICS: Mapping[str, Topic] = {
     "writes": WRITES,
     "two_phase": TWO_PHASE,
 }
+HIDDEN: Mapping[str, Topic] = {"functions": FUNCTIONS}
+"""What only pool.probe always sees."""

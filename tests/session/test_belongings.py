@@ -52,6 +52,10 @@ def test_what_decides_it_and_is_not_reported_makes_it_unknown() -> None:
     assert mine.reading is None
 
 
+def test_it_is_never_known_of_who_may_change_it_unseen() -> None:
+    assert having(probe="always").reading is None
+
+
 def search_path(value: str) -> Belongings:
     """It has set it, and not been asked for it yet."""
     mine = having()

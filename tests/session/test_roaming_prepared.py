@@ -79,6 +79,13 @@ def test_what_is_read_by_other_settings_serves_nobody_else() -> None:
     assert sent == said("C", f"Parse {sixth('s', stage, '').decode()} 'SELECT 1' + Sync")
 
 
+def test_what_may_be_read_by_settings_that_nobody_saw_serves_nobody_else() -> None:
+    """A function of its client may have set the search_path before it was prepared."""
+    stage = idle(server=other("s", "SELECT 1"), probe="always")
+    sent = stage.session.client_sent(said("C", "Parse s 'SELECT 1' + Sync"), 1.0)
+    assert sent == said("C", f"Parse {sixth('s', stage, '').decode()} 'SELECT 1' + Sync")
+
+
 def test_a_statement_is_made_as_its_client_reads_now() -> None:
     """It has another time zone than when it prepared it, and shares it with who has that too."""
     stage = having()
