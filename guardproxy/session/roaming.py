@@ -30,6 +30,7 @@ from guardproxy.wire.messages import (
     DESCRIBE,
     ERROR,
     PARSE_COMPLETE,
+    SYNC,
 )
 
 _OF_TRANSACTIONS: Final = (b"BEGIN\0", b"COMMIT\0", b"ROLLBACK\0", b"SAVEPOINT\0", b"RELEASE\0")
@@ -171,13 +172,22 @@ class Roaming(Speaking):
     def _error(self, body: bytes) -> None:
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""
         super()._error(body)
-        while self._statements.failed(self.queries) and self.owed:
-            del self.owed[0]
-            self.queries += 1
+        if self._statements.failed(self.queries):
+            self._skip_requests()
         if self._table is self._skipped:  # the batch has not ended, and what it was to forget stays
             self._statements.nothing_forgotten()
             if self._asking is not None:
                 self._judged(self._skipped)
+
+    def _skip_requests(self) -> None:
+        """Up to the next Sync, also that which the client has not said yet."""
+        while self.owed and self.owed[0] != SYNC:
+            del self.owed[0]
+            self.queries += 1
+            self._statements.failed(self.queries)
+        if not self.owed:
+            self.unsynced = True
+            self._resume(table=self._skipped)
 
     def _completed(self, tag: bytes) -> None:
         self._ran = self._ran or tag not in _OF_TRANSACTIONS

@@ -203,6 +203,39 @@ def test_a_function_call_behind_an_error_is_told_from_one_that_ran() -> None:
         == idle, owed""")
 
 
+@pytest.mark.parametrize("second", ["Query skipped", "FunctionCall 1598"])
+def test_behind_an_error_all_that_is_asked_before_a_sync_is_owed_nothing(second: str) -> None:
+    idle(f"""
+        C> Execute nope + Query skipped + {second} + Sync
+        >S Execute nope + Close S guardproxy_gone_ + Query skipped + {second} + Sync
+        S> ErrorResponse ERROR 34000 oops
+        == active, owed S
+        S> ReadyForQuery I
+        == idle, owed""")
+
+
+def test_nor_is_what_is_asked_when_the_error_has_come() -> None:
+    idle("""
+        C> Execute nope + Query skipped
+        >S Execute nope + Close S guardproxy_gone_ + Query skipped
+        S> ErrorResponse ERROR 34000 oops
+        C> Query 'skipped as well' + Sync
+        == active, owed S
+        S> ReadyForQuery I
+        == idle, owed""")
+
+
+def test_the_sync_behind_what_was_to_be_waited_for_and_is_skipped_goes_on() -> None:
+    idle("""
+        C> Execute nope + Query 'RESET work_mem' + Sync
+        >S Execute nope + Close S guardproxy_gone_ + Query 'RESET work_mem'
+        S> ErrorResponse ERROR 34000 oops
+        !! TELL_SERVER
+        >S Sync
+        S> ReadyForQuery I
+        == idle, owed""")
+
+
 # -- after an error, and at rest: in every kind of session -----------------------------------------
 
 
