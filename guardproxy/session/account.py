@@ -73,10 +73,10 @@ class Account(Life):
     def _copy_failed(self) -> None:
         """Or something else did. A COPY may fail before it has read the Syncs that it would ignore.
 
-        (A trigger BEFORE STATEMENT does it.) Then they are answered, and if more is owed than the
-        Sync behind the data, it cannot be told which answer is whose.
+        (A trigger BEFORE STATEMENT does it, or a row before them.) Then they are answered after
+        all, and it cannot be told which answer is whose.
         """
-        if self._ignored_in == self.queries and len(self.owed) > 1:
+        if self._ignored_in == self.queries:
             self.miscounted = True
         self._copy_over()
 

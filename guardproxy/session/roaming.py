@@ -18,6 +18,7 @@ from guardproxy.session.columns import DESCRIPTIONS
 from guardproxy.session.commands import Command, Parting
 from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, Parameters, change, change_all
 from guardproxy.session.pins import PinReason, Suspicion
+from guardproxy.session.prepared import close, gone
 from guardproxy.session.session import SERVER_STOPS
 from guardproxy.session.speaking import Speaking
 from guardproxy.session.statement import key
@@ -171,6 +172,7 @@ class Roaming(Speaking):
 
     def _error(self, body: bytes) -> None:
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""
+        counted = not self.miscounted
         super()._error(body)
         if self._statements.failed(self.queries):
             self._skip_requests()
@@ -178,6 +180,10 @@ class Roaming(Speaking):
             self._statements.nothing_forgotten()
             if self._asking is not None:
                 self._judged(self._skipped)
+        if counted and self.miscounted and len(self.owed) + self.unsynced <= 1:
+            self._recounting = self._watching = True
+            if self._table is not self._skipped:
+                self._table = HELD
 
     def _skip_requests(self) -> None:
         """Up to the next Sync, also that which the client has not said yet."""
@@ -211,12 +217,29 @@ class Roaming(Speaking):
             self._repeat(at)
             return
         held, self._table = self._table is HELD, self._usual
+        if self._recounting:
+            self._recount()
         if self._restore or self._restore_local:
             self._restore_all(data[at : at + HEADER_SIZE + 1], at)
         if not self._watching:
             self._stops = SERVER_STOPS
-        if held:
+        if held and not self._recounting:
             self._resume()
+
+    def _recount(self) -> None:
+        """All is answered, but for Syncs that a COPY may have left: those are before our own.
+
+        Until then the client's words wait, for their answers could not be told from these.
+        """
+        self._table = HELD
+        if self._detour is None:
+            self._tell_server(close(gone(b"")) + messages.SYNC_MESSAGE)
+            self._swallow(self._recounted)
+
+    def _recounted(self, replies: list[Message], now: float) -> bytes:
+        self.miscounted = self._recounting = False
+        self._resume()
+        return self._belongings.news(replies)
 
     def _copy_in(self) -> None:
         """The Sync that ends a wait may be among those that are ignored."""

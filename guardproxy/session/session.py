@@ -320,6 +320,8 @@ class Session(Waiting):
                 elif self._table is self._skipped:  # a Sync was not ignored: its COPY had failed
                     self._table = self._usual
                     self.unsynced = False
+                elif self.miscounted and self.state is not _ACTIVE:  # nor was this one
+                    self.enter(_ASKED, now)
                 status = data[at + HEADER_SIZE]
                 self.queries += 1
                 self.transactions += status == IDLE
@@ -386,8 +388,9 @@ class Session(Waiting):
         """Keep from the client what the server says up to the next ReadyForQuery.
 
         Notices and notifications are nobody's reply: they pass, but for those that trace what the
-        server does for us. `answered` gets the rest, and returns what the client is to hear of it.
-        Several wait their turn.
+        server does for us. So does a ReadyForQuery that may be the client's and answers nothing
+        else, for all of ours do. `answered` gets the rest, and returns what the client is to hear
+        of it. Several wait their turn.
         """
         self._answered.append(answered)
         if self._detour is None:
@@ -411,6 +414,8 @@ class Session(Waiting):
                     replies.append((kind, body))
                     if kind == PARAMETER_STATUS:
                         self._heard(body)
+                elif self.miscounted and all(each == PARAMETER_STATUS for each, _ in replies):
+                    passed += messages.message(kind, body)
                 else:
                     answered = self._answered.pop(0)
                     if not self._answered:

@@ -85,6 +85,7 @@ class Speaking(Session):
         "_belongings",
         "_held",
         "_ran",
+        "_recounting",
         "_repeatable",
         "_repeating",
         "_restore",
@@ -115,6 +116,7 @@ class Speaking(Session):
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._restore_local: set[str] = set()  # the same, until the transaction ends
         self._ran = False  # something has, since what may reset settings was said
+        self._recounting = False  # what its server owes is to be found out
         self._held = b""
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = (0, 0)  # bytes the client had heard before it, and said with it
@@ -281,8 +283,8 @@ class Speaking(Session):
         if act == ENDS:
             return self._end_batch()
         noted = super()._note(act, kind, length, data, at, now)
-        if act == RESUMES and (self._restore or self._restore_local):
-            self._table = HELD  # what has been reset is put back first
+        if act == RESUMES and (self._restore or self._restore_local or self._recounting):
+            self._table = HELD  # what has been reset is put back first; or counted
         return noted
 
     def _named(self, kind: int, length: int, data: bytes, at: int, now: float) -> bool:

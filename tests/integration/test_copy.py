@@ -1,6 +1,6 @@
 """COPY in and out, in both protocols, whole and broken off."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import LiteralString
 
 import psycopg
@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from tests.integration.conftest import ROAMING, NewGuard
 from tests.integration.guard import Guard
+from tests.integration.postgres import Postgres
 from tests.integration.raw import message
 from tests.integration.steps import SYNC, Stepper, parse, run, told
 
@@ -216,3 +217,39 @@ def test_sent_ahead(guard: NewGuard, table: str, how: str) -> None:
         assert other.say("select 'other'") == "T [other] C ZI"
         assert told(mine.read_until(b"Z")) == "T [mine] C ZI"
         assert mine.say("select 'still mine'") == "T [still mine] C ZI"
+
+
+FAILS = """
+create function {0}() returns trigger language plpgsql as
+    $$ begin perform pg_sleep(0.3); raise 'no'; end $$;
+create trigger fails before insert on {0} execute function {0}();
+"""
+FAILING = {"as libpq copies": (True, DATA + SYNC), "by a query": (False, SYNC + DATA)}
+
+
+@pytest.fixture
+def failing(table: str, pg: Postgres) -> Iterator[str]:
+    """A table into which nobody can copy, which is said before any data is read."""
+    pg.query(FAILS.format(table), dbname="app")
+    yield table
+    pg.query(f"drop function {table} cascade", dbname="app")
+
+
+@pytest.mark.parametrize("how", FAILING)
+def test_failing_before_its_syncs_are_read(guard: NewGuard, failing: str, how: str) -> None:
+    """Then none of them is ignored: who gets the server next hears nothing of that."""
+    extended, data = FAILING[how]
+    single = guard(pool={**ROAMING, "max_server_connections": 1})
+    with Stepper(single) as mine, Stepper(single) as other:
+        text = f'copy "{failing}" from stdin'
+        mine.send(
+            parse("", text) + run("") + SYNC if extended else message(b"Q", text.encode() + b"\0")
+        )
+        mine.read_until(b"G")
+        mine.send(data)
+        other.query("select 'other' from pg_sleep(0.3)")
+        assert told(mine.read_until(b"Z")) == "E:P0001 ZI"
+        assert told([mine.read()]) == "ZI"
+        assert told(other.read_until(b"Z")) == "T [other] C ZI"
+        assert mine.say("select 'mine'") == "T [mine] C ZI"
+        assert other.say("select 'still other'") == "T [still other] C ZI"

@@ -88,6 +88,16 @@ CONVERSATIONS = {
         C> CopyData 2
         C> CopyDone
         == idle, owed""",
+    "COPY in that fails before it meets a Sync": """
+        C> Query "COPY t FROM STDIN"
+        S> CopyInResponse 0
+        C> CopyData nonsense + Sync
+        == active, owed Q
+        S> ErrorResponse ERROR 22P02 "not a number" + ReadyForQuery I
+        == idle, owed
+        # which is not ignored then
+        S> ReadyForQuery I
+        == idle, owed""",
     "COPY in, extended: the Sync before it is ignored": """
         C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + Sync
         == active, owed S

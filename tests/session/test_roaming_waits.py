@@ -214,6 +214,102 @@ def test_a_server_that_may_owe_more_is_nobody_elses(late: bool) -> None:
     assert stage.session.leave(1.0) is None
 
 
+COUNT = "Close S guardproxy_gone_ + Sync"
+FAILS_EARLY = f"""
+    C> Parse '' COPY + Bind '' '' + Execute '' + Sync
+    S> ParseComplete + BindComplete + CopyInResponse 0
+    C> CopyData 1 + CopyDone + Sync
+    S> ErrorResponse ERROR P0001 no + {READY}
+    !! TELL_SERVER
+    >S {COUNT}"""
+"""As libpq copies, into a table with a trigger; perhaps both its Syncs are answered."""
+
+
+@pytest.mark.parametrize("late", ["", f"S> {READY}\n>C {READY}"])
+def test_when_a_copy_has_failed_its_syncs_are_counted(late: str) -> None:
+    idle(f"""
+        {FAILS_EARLY}
+        {late}
+        S| CloseComplete + {READY}
+        == idle, owed
+        <- give
+        !! RELEASE""")
+
+
+@given(cuts)
+def test_they_are_counted_in_any_chunks(theirs: list[int]) -> None:
+    stage = idle(FAILS_EARLY)
+    late = said("S", f"{READY} + CloseComplete + {READY}")
+    heard = b"".join(stage.session.server_sent(piece, 1.0) for piece in pieces(late, theirs))
+    assert heard == said("S", READY)
+    assert stage.session.movable
+
+
+def test_a_sync_that_is_not_ignored_may_come_in_one_chunk_with_the_error() -> None:
+    idle(f"""
+        C> Query COPY
+        S> CopyInResponse 0
+        C> CopyData nonsense + Sync
+        S> ErrorResponse ERROR 22P02 no + {READY} + {READY}
+        !! TELL_SERVER
+        >S {COUNT}
+        S| CloseComplete + {READY}
+        <- give
+        !! RELEASE""")
+
+
+def test_what_the_client_says_next_waits_until_they_are_counted() -> None:
+    idle(f"""
+        C> Query COPY
+        S> CopyInResponse 0
+        C> CopyData nonsense + Sync
+        S> ErrorResponse ERROR 22P02 no
+        C| Query x
+        S> {READY}
+        !! TELL_SERVER
+        >S {COUNT}
+        S> {READY} + CloseComplete + {READY}
+        >C {READY}
+        !! TELL_SERVER
+        >S Query x
+        == active, owed Q
+        S> {AGAIN}
+        == idle, owed""")
+
+
+FAILS = """
+    C> Parse '' COPY + Bind '' '' + Execute '' + Sync
+    S> ParseComplete + BindComplete + CopyInResponse 0
+    C> CopyData nonsense
+    S> ErrorResponse ERROR 22P02 no"""
+
+
+def test_so_they_are_if_the_error_comes_before_the_clients_sync() -> None:
+    idle(f"""
+        {FAILS}
+        C> CopyDone + Sync
+        S> {READY}
+        !! TELL_SERVER
+        >S {COUNT}
+        S| CloseComplete + {READY}
+        == idle, owed""")
+
+
+def test_or_before_it_is_known_that_the_first_was_not_ignored() -> None:
+    idle(f"""
+        {FAILS}
+        S> {READY}
+        !! TELL_SERVER
+        >S {COUNT}
+        C> CopyDone
+        C| Sync
+        S| CloseComplete + {READY}
+        !! TELL_SERVER
+        >S Sync
+        S> {READY}
+        == idle, owed""")
+
+
 def test_who_asks_instead_of_copying_hears_so() -> None:
     idle("""
         C> Query COPY
