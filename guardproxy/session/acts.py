@@ -14,13 +14,14 @@ COPY_END: Final = 4
 RESUMES: Final = 5
 LEAVES: Final = 6
 ILLEGAL: Final = 7
+FLUSHES: Final = 12
 
 
 def client_table(unknown: int, also: Mapping[bytes, int]) -> bytes:
     """What each type of a client's messages means; `also` adds to or changes the usual."""
     table = bytearray([unknown] * 256)
-    usual = {b"dH": FORWARD, b"QSF": REQUEST, b"BDEC": EXTENDED, b"P": PARSES, b"cf": COPY_END}
-    for kinds, act in (usual | {b"X": LEAVES} | dict(also)).items():
+    usual = {b"d": FORWARD, b"H": FLUSHES, b"QSF": REQUEST, b"BDEC": EXTENDED, b"P": PARSES}
+    for kinds, act in (usual | {b"cf": COPY_END, b"X": LEAVES} | dict(also)).items():
         for kind in kinds:
             table[kind] = act
     return bytes(table)
@@ -31,7 +32,7 @@ def skipped_table(unknown: int) -> bytes:
 
     (PostgreSQL, "Extended Query": "reads and discards messages until a Sync is reached".)
     """
-    return client_table(unknown, {b"QFBDECPcf": FORWARD, b"S": RESUMES})
+    return client_table(unknown, {b"QFBDECPHcf": FORWARD, b"S": RESUMES})
 
 
 # For a session that moves.

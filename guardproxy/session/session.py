@@ -19,6 +19,7 @@ from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
 from guardproxy.session.acts import (
     COPY_END,
     EXTENDED,
+    FLUSHES,
     FORWARD,
     ILLEGAL,
     LEAVES,
@@ -56,6 +57,8 @@ _POOLED, _SKIPPED = client_table(ILLEGAL, {}), skipped_table(ILLEGAL)
 HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
 """What is looked at of all that a server sends."""
 SERVER_STOPS: Final = stops(HEEDED)
+MAX_COPY_END: Final = 10_000
+"""Bytes of a CopyFail: PostgreSQL's PQ_SMALL_MESSAGE_LIMIT."""
 _MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-(; \t\r\n")
 # Bytes: the types of 65,535 parameters are 262,142. What is longer just passes, but for an error.
 _LONGEST_HEEDED: Final = 300_000
@@ -202,9 +205,11 @@ class Session(Waiting):
         """A message that is seldom, and matters; False if it cannot be judged before more comes."""
         if act == ILLEGAL:
             raise self._violation(f"invalid frontend message type {kind}", at)
+        if act == FLUSHES:
+            return self._no_longer_than(HEADER_SIZE - 1, length, at)
         if act == COPY_END:
             self._copy_end()
-            return True
+            return self._no_longer_than(MAX_COPY_END, length, at)
         if act == RESUMES:
             self._table = self._usual
             self.owed.append(kind)
@@ -213,6 +218,12 @@ class Session(Waiting):
         self._extended(now)
         start = data.find(b"\0", at + HEADER_SIZE) + 1 or len(data)
         self._remember(data[start : start + STATEMENT_PREFIX])
+        return True
+
+    def _no_longer_than(self, most: int, length: int, at: int) -> bool:
+        """PostgreSQL does not answer these; longer ones it would, even if nothing is owed."""
+        if length > most:
+            raise self._violation(f"invalid message length {length}", at)
         return True
 
     def _violation(self, what: str, at: int) -> ProtocolViolation:

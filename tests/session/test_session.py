@@ -252,6 +252,17 @@ def test_a_second_password_is_a_protocol_violation() -> None:
         idle().play("C> PasswordMessage secret")
 
 
+@pytest.mark.parametrize(
+    "wrong", [("Flush x"), f"CopyDone {'x' * 10_000}", f"CopyFail {'x' * 10_000}"]
+)
+def test_so_is_one_that_would_be_answered_out_of_turn(wrong: str) -> None:
+    """Who gets the server next would hear that."""
+    stage = idle("C> Flush + CopyDone + CopyFail no\n== idle, owed")
+    with pytest.raises(ProtocolViolation, match="invalid message length"):
+        stage.session.client_sent(said("C", f"Query x + {wrong}"), 1.0)
+    assert stage.session.leave(1.0) is None
+
+
 @pytest.mark.parametrize(("speaker", "kind"), [("C", b"Q"), ("C", b"d"), ("S", b"D"), ("S", b"E")])
 def test_an_impossible_length_is_a_protocol_violation(speaker: str, kind: bytes) -> None:
     session = idle().session
