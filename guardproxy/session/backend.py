@@ -15,13 +15,14 @@ from guardproxy.session.prepared import Shelf
 class Backend:
     """One server's settings and prepared statements."""
 
-    __slots__ = ("_said", "clean", "pristine", "setup", "shelf", "unsure")
+    __slots__ = ("_said", "clean", "pristine", "setup", "shelf", "stale", "unsure")
 
     def __init__(self, reported: Mapping[str, str]) -> None:
         self._said = dict(reported)  # ParameterStatus values as they are now
         self.pristine = dict(reported)  # and as they are after DISCARD ALL
         self.clean = self.setup = Parameters.of(settable(reported))
         self.shelf = Shelf()
+        self.stale = False  # it may have plans made by other settings than any session's at its end
         self.unsure = False  # it may have settings that no catalog shows and nobody knows of
 
     @property
@@ -53,6 +54,6 @@ class Backend:
             self.pristine = dict(self._said)
             self.clean = Parameters.of(settable(self.pristine))
         self.setup = self.clean
-        self.unsure = False
+        self.stale = self.unsure = False
         self.shelf.clear()
         return other

@@ -64,12 +64,13 @@ def settable(reported: Mapping[str, str]) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def change(before: Parameters, after: Parameters, clean: Parameters) -> bytes:
+def change(before: Parameters, after: Parameters, clean: Parameters, stale: bool = False) -> bytes:
     """What makes a server with the settings `before` one with `after`; its replies are ours.
 
     `clean` is how the server logged in. What PostgreSQL reports is set to what the client was told
     even where that is the default: after a reload the default is another. What the session before
-    must not hinder is given back first, and what this one has of it set last.
+    must not hinder is given back first, and what this one has of it set last. Plans are forgotten
+    where literals in them may have become other values than they would now; `stale` says so too.
     """
     old, new = before.values, after.values
     held, wanted = _hindrances(before, clean), _hindrances(after, clean)
@@ -84,7 +85,10 @@ def change(before: Parameters, after: Parameters, clean: Parameters) -> bytes:
     if held != wanted or (held and pairs):
         pairs += [(name, None) for name in _given_back(held)]
         pairs += wanted.items()
-    return messages.run_apart(SET_CONFIG, in_order(pairs)) if pairs else b""
+    words = messages.run_apart(SET_CONFIG, in_order(pairs)) if pairs else b""
+    if stale or any(old.get(name) != new.get(name) for name in PLANNED_BY):
+        words = _FORGET_PLANS + (words or messages.SYNC_MESSAGE)
+    return words
 
 
 @lru_cache(maxsize=1024)
@@ -94,9 +98,21 @@ def change_all(before: Parameters, after: Parameters, clean: Parameters) -> byte
     RESET ALL, which leaves the rights alone (GUC_NO_RESET_ALL), and then all there is.
     """
     rights = {name: value for name, value in before.values.items() if name in RIGHTS}
-    rest = change(Parameters.of(rights), after, clean)
-    reset = messages.run_apart("RESET ALL", [()])
-    return reset.removesuffix(messages.SYNC_MESSAGE) + rest if rest else reset
+    rest = change(Parameters.of(rights), after, clean, stale=True)
+    return messages.run_apart("RESET ALL", [()]).removesuffix(messages.SYNC_MESSAGE) + rest
+
+
+PLANNED_BY: Final = frozenset(
+    (
+        *("DateStyle", "IntervalStyle", "TimeZone", "array_nulls", "lc_monetary"),
+        *("timezone_abbreviations", "transform_null_equals", "xmloption"),
+    )
+)
+"""By these a literal becomes a value when its statement is planned, and a server keeps plans.
+
+Those of what functions run are there for whoever calls them next. (PL/pgSQL, "Plan Caching".)
+"""
+_FORGET_PLANS: Final = messages.run_apart("DISCARD PLANS", [()]).removesuffix(messages.SYNC_MESSAGE)
 
 
 def _hindrances(parameters: Parameters, clean: Parameters) -> dict[str, str]:

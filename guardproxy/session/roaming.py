@@ -16,7 +16,14 @@ from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
 from guardproxy.session.columns import DESCRIPTIONS
 from guardproxy.session.commands import Command, Parting
-from guardproxy.session.parameters import PUT_BACK, PUT_BACK_LOCAL, Parameters, change, change_all
+from guardproxy.session.parameters import (
+    PLANNED_BY,
+    PUT_BACK,
+    PUT_BACK_LOCAL,
+    Parameters,
+    change,
+    change_all,
+)
 from guardproxy.session.pins import PinReason, Suspicion
 from guardproxy.session.prepared import close, gone
 from guardproxy.session.session import SERVER_STOPS
@@ -50,10 +57,13 @@ class Roaming(Speaking):
         self._statements.arrive(backend.shelf)
         wanted = self._belongings.setup
         before, backend.setup = backend.setup, wanted
+        stale, backend.stale = backend.stale, False
         if backend.unsure:
             backend.unsure = False
             return change_all(before, wanted, backend.clean)
-        return b"" if before is wanted else change(before, wanted, backend.clean)
+        if before is wanted and not stale:
+            return b""
+        return change(before, wanted, backend.clean, stale)
 
     @property
     def pins(self) -> Mapping[PinReason, Pin]:
@@ -167,8 +177,11 @@ class Roaming(Speaking):
                     (at, at + HEADER_SIZE + len(body), messages.message(ERROR, said))
                 )
         else:
-            self._belongings.report(*messages.parse_parameter_status(body))
+            name, value = messages.parse_parameter_status(body)
+            self._belongings.report(name, value)
             self._read_by(self._rules.scan_for(self._belongings.reported))
+            if name in PLANNED_BY and self.backend is not None:
+                self.backend.stale = True
 
     def _error(self, body: bytes) -> None:
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""

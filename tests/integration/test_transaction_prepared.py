@@ -10,6 +10,7 @@ from psycopg.pq import ExecStatus
 
 from tests.integration.guard import Guard
 from tests.integration.moving import Connection, Crowd
+from tests.integration.postgres import Postgres
 from tests.integration.steps import (
     FLUSH,
     SYNC,
@@ -141,6 +142,23 @@ def test_same_text_other_settings(crowd: Crowd) -> None:
         for _ in crowd.turns():
             result = client.pgconn.exec_prepared(b"s", [])
             assert [result.get_value(0, column) for column in range(2)] == expected
+
+
+def test_same_text_planned_again(crowd: Crowd, pg: Postgres) -> None:
+    """DDL has literals read anew, by who is first to run the statement; the next reads again."""
+    pg.query("create table planned as select 1; grant all on planned to public", dbname="app")
+    text = b"select extract(epoch from timestamptz '2020-01-01 12:00')::int from planned"
+    you, me = crowd.client(), crowd.client()
+    for server in crowd.turns():
+        for client in (you, me):
+            client.pgconn.prepare(b"by %d" % server, text)
+        me.execute("set timezone to 'Asia/Tokyo'")
+        pg.query(f"alter table planned add column at_{server} int", dbname="app")
+        for client, expected in ((me, b"1577847600"), (you, b"1577880000")):
+            assert client.pgconn.exec_prepared(b"by %d" % server, []).get_value(0, 0) == expected
+        crowd.check(you, server)
+        me.execute("reset timezone")
+    pg.query("drop table planned", dbname="app")
 
 
 def test_an_unknown_name(crowd: Crowd, link: Callable[[], Stepper]) -> None:

@@ -321,6 +321,38 @@ def test_time_zones_of_datetimes(crowd: Crowd) -> None:
             assert client.info.parameter_status("TimeZone") == zone
 
 
+@pytest.fixture
+def noon(pg: Postgres) -> Iterator[str]:
+    """What asks a function for the hour of a literal, which it reads when it is planned."""
+    pg.query(
+        "create function noon() returns timestamptz language plpgsql as "
+        "$$ begin return timestamptz '2026-01-01 12:00'; end $$",
+        dbname="app",
+    )
+    yield "select extract(hour from noon() at time zone 'UTC')::int"
+    pg.query("drop function noon()", dbname="app")
+
+
+def test_literals_in_functions(crowd: Crowd, noon: str) -> None:
+    """A server keeps the plans of a function; whoever calls it next reads by its own settings."""
+    here, there = crowd.client(), crowd.client(options="-c timezone=Asia/Tokyo")
+    for server in crowd.turns():
+        for client, hour in ((here, 12), (there, 3), (here, 12)):
+            assert client.execute(noon).fetchone() == (hour,)
+            crowd.check(client, server)
+
+
+def test_literals_read_otherwise_for_a_while(crowd: Crowd, noon: str) -> None:
+    """Plans made under a time zone that was gone at the end are nobody else's."""
+    one, another = crowd.client(), crowd.client()
+    for server in crowd.turns():
+        with one.transaction():
+            one.execute("set local timezone to 'Asia/Tokyo'")
+            assert one.execute(noon).fetchone() == (3,)
+        assert another.execute(noon).fetchone() == (12,)
+        crowd.check(another, server)
+
+
 def test_role_and_back(crowd: Crowd) -> None:
     """SET ROLE, RESET ROLE, and a role of the startup packet that RESET returns to."""
     me = crowd.client()

@@ -259,7 +259,9 @@ class Postgres:
         self.by_sql.discard(name)
         return _done("DEALLOCATE")
 
-    def _sql_discard(self, _all: str) -> bytes:
+    def _sql_discard(self, what: str) -> bytes:
+        if what == "PLANS":
+            return _done("DISCARD PLANS")
         if self.status != "I":
             raise Failed("DISCARD ALL cannot run inside a transaction block")
         self._reset_all()

@@ -18,8 +18,10 @@ def test_after_discard_all_it_is_as_new() -> None:
     backend = Backend(REPORTED)
     backend.setup = Parameters.of({"TimeZone": "Mars"})
     backend.shelf.put(Entry(Statement(b"x", NOTHING), b"s", 1))
+    backend.stale = True
     backend.discarded()
     assert backend.setup is backend.clean
+    assert not backend.stale
     assert len(backend.shelf) == 0
 
 

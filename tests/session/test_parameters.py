@@ -51,6 +51,19 @@ def test_the_same_bytes_are_another_text_in_another_encoding() -> None:
     assert sent == said("C", "SetConfig role NULL client_encoding UTF8 a ä role ä")
 
 
+@pytest.mark.parametrize("name", ["TimeZone", "DateStyle", "xmloption"])
+def test_plans_are_forgotten_where_they_have_read_literals_otherwise(name: str) -> None:
+    assert changed({name: "a"}, {name: "b"}, {}) == said("C", f"SetAnew {name} b")
+    assert changed({name: "a"}, {name: "a", "c": "d"}, {}) == said("C", "SetConfig c d")
+
+
+def test_a_server_with_stale_plans_forgets_them_though_no_setting_differs() -> None:
+    same = Parameters.of({"TimeZone": "a"})
+    assert change(same, same, same, stale=True) == said("C", "SetAnew")
+    other = Parameters.of({"TimeZone": "a", "b": "c"})
+    assert change(same, other, same, stale=True) == said("C", "SetAnew b c")
+
+
 def test_the_encoding_comes_first_and_rights_last() -> None:
     pairs = [("role", "r"), ("a", "1"), ("session_authorization", "s"), ("client_encoding", "UTF8")]
     assert [name for name, _ in in_order(pairs)] == [

@@ -45,7 +45,7 @@ def test_what_differs_is_set_in_front_and_the_replies_swallowed() -> None:
         C| Query x
         !! WANT_SERVER
         -> wait
-        >S SetConfig TimeZone Mars work_mem 1MB + Query x
+        >S SetAnew TimeZone Mars work_mem 1MB + Query x
         S| Executed 2
         S> CommandComplete x + ReadyForQuery I
         == idle, owed""")
@@ -64,12 +64,12 @@ def test_what_only_the_last_one_had_set_is_reset() -> None:
         C| Query x
         !! WANT_SERVER
         -> wait
-        >S SetConfig work_mem NULL TimeZone Venus + Query x""")
+        >S SetAnew work_mem NULL TimeZone Venus + Query x""")
 
 
 def test_a_setting_that_postgresql_refuses_ends_the_client_with_its_words() -> None:
     stage = Roamer({"TimeZone": "Nowhere"})
-    stage.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S SetConfig TimeZone Nowhere + Query x")
+    stage.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S SetAnew TimeZone Nowhere + Query x")
     with pytest.raises(SetupFailed, match="invalid value"):
         stage.play('S| CloseComplete + ErrorResponse ERROR 22023 "invalid value" + ReadyForQuery I')
 
@@ -80,7 +80,7 @@ def test_the_client_is_told_of_a_value_that_is_not_what_it_believes() -> None:
         C| Query x
         !! WANT_SERVER
         -> wait
-        >S SetConfig TimeZone mars + Query x
+        >S SetAnew TimeZone mars + Query x
         S> CloseComplete + ParameterStatus TimeZone Mars + ReadyForQuery I
         >C ParameterStatus TimeZone Mars""")
 
@@ -91,14 +91,14 @@ def test_it_is_not_told_what_it_believes_already() -> None:
         C| Query x
         !! WANT_SERVER
         -> wait
-        >S SetConfig TimeZone Mars + Query x
+        >S SetAnew TimeZone Mars + Query x
         S| CloseComplete + ParameterStatus TimeZone Mars + ReadyForQuery I""")
 
 
 @given(cuts, cuts)
 def test_a_hand_over_is_the_same_in_any_chunks(ours: list[int], theirs: list[int]) -> None:
     stage = Roamer({"TimeZone": "mars"})
-    stage.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S SetConfig TimeZone mars + Query x")
+    stage.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S SetAnew TimeZone mars + Query x")
     words = said("C", 'Parse s "SELECT 1" + Bind "" s + Execute "" + Sync')
     replies = said("S", "CloseComplete + ParameterStatus TimeZone Mars + ReadyForQuery I")
     replies += said("S", "CommandComplete x + ReadyForQuery I")
@@ -121,7 +121,20 @@ def test_a_setting_that_the_server_reports_goes_along() -> None:
         C| Query x
         !! WANT_SERVER
         -> wait
-        >S SetConfig TimeZone Pluto work_mem 4MB + Query x""")
+        >S SetAnew TimeZone Pluto work_mem 4MB + Query x""")
+
+
+def test_plans_made_under_a_setting_that_is_gone_are_forgotten() -> None:
+    """The server keeps those of functions, with literals in them as they were read then."""
+    first = idle("""
+        C> Query x
+        S> ParameterStatus TimeZone Mars + ParameterStatus TimeZone UTC + ReadyForQuery I
+        <- give
+        !! RELEASE""")
+    second = Roamer(server=first.server)
+    second.play("C| Query x\n!! WANT_SERVER\n-> wait\n>S SetAnew + Query x")
+    second.play("S| Executed 1\nS> ReadyForQuery I\n<- give\n!! RELEASE")
+    Roamer(server=first.server).play("C| Query x\n!! WANT_SERVER\n-> wait\n>S Query x")
 
 
 # -- revoke ----------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_a_statement_is_made_as_its_client_reads_now() -> None:
     server = moved(stage).server
     stage.play(f"""
         {comes_back("Bind '' s + Sync")}
-        >S SetConfig TimeZone Mars + Parse s 'SELECT 1' + Bind '' s + Sync""")
+        >S SetAnew TimeZone Mars + Parse s 'SELECT 1' + Bind '' s + Sync""")
     [entry] = server.shelf.all()
     assert entry.statement.reading is not None
     assert "Mars" in entry.statement.reading

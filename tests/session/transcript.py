@@ -123,13 +123,21 @@ def _executes(sql: str, words: tuple[str, ...]) -> bytes:
     return messages.run_apart(sql, zip(words[::2], values, strict=True))
 
 
+def _before(sql: str, rest: bytes) -> bytes:
+    return messages.run_apart(sql, [()])[: -len(messages.SYNC_MESSAGE)] + rest
+
+
+def _set_anew(*words: str) -> bytes:
+    """Settings, and plans made by others are forgotten."""
+    rest = _executes(SET_CONFIG, words) if words else messages.SYNC_MESSAGE
+    return _before("DISCARD PLANS", rest)
+
+
 SEVERAL: dict[str, Callable[..., bytes]] = {
     "SetConfig": lambda *words: _executes(SET_CONFIG, words),
+    "SetAnew": _set_anew,
     "PutBack": lambda *words: _executes(PUT_BACK, words),
-    "SetAll": lambda *words: (
-        messages.run_apart("RESET ALL", [()])[: -len(messages.SYNC_MESSAGE)]
-        + _executes(SET_CONFIG, words)
-    ),
+    "SetAll": lambda *words: _before("RESET ALL", _set_anew(*words)),
     "Executed": _executed,
 }
 """One word for several messages."""
