@@ -31,7 +31,8 @@ RESULT_CHANGED = (
     b"Fplancache.c\0RRevalidateCachedQuery\0\0"
 )
 """PostgreSQL's own; drivers know it by its code, text or routine, and prepare anew."""
-_NOT_THE_CLIENTS = re.compile(rb'"guardproxy_(?:gone|[0-9]+)_')
+# Errors are in the language of lc_messages, and so are their quotation marks.
+_NOT_THE_CLIENTS = re.compile(rb"(?<![\w$])guardproxy_(?:gone|[0-9]+)_")
 _MISCOUNTED = re.compile(rb'"([^"]+)" requires')
 """Of values for its parameters: the one error that names a statement that is there."""
 _ticks = itertools.count(1)
@@ -216,11 +217,11 @@ def changed(name: bytes) -> bytes:
 def in_the_clients_words(error: bytes, names: Mapping[bytes, Mine], shelf: Shelf) -> bytes:
     """PostgreSQL's ErrorResponse, where it names a statement, with the client's name for it."""
     if _OURS in error:
-        if b'"' + _CHANGED in error:
+        if _CHANGED in error:
             return RESULT_CHANGED
         unnamed = b'Mprepared statement "%b"' % _GONE
         error = error.replace(unnamed, b"Munnamed prepared statement")
-        return _NOT_THE_CLIENTS.sub(b'"', error)
+        return _NOT_THE_CLIENTS.sub(b"", error)
     counted = _MISCOUNTED.search(error)
     entry = shelf.named(counted[1]) if counted else None
     if counted is None or entry is None or counted[1] in names:

@@ -43,7 +43,8 @@ from guardproxy.wire.messages import (
 
 _OF_TRANSACTIONS: Final = (b"BEGIN\0", b"COMMIT\0", b"ROLLBACK\0", b"SAVEPOINT\0", b"RELEASE\0")
 """Tags of what has no effect on settings but the one it has on what came before."""
-_STALE_PLAN: Final = b"Mcached plan must not change result type\0"
+_STALE_PLAN: Final = b"\0RRevalidateCachedQuery\0"
+"""Who says that a cached plan must not change result type; the text is in its own language."""
 
 
 class Roaming(Speaking):

@@ -115,6 +115,8 @@ def test_a_name_that_two_may_have_is_given_to_nobody_until_all_are_gone() -> Non
         (b'Mprepared statement "guardproxy_gone_s" does not exist', b'Mprepared statement "s"'),
         (b'Mprepared statement "guardproxy_changed_s" does', RESULT_CHANGED),
         (b'Mprepared statement "guardproxy_gone_" does not', b"Munnamed prepared statement does"),
+        ("M… vorbereitete »guardproxy_gone_s« existiert".encode(), "M… vorbereitete »s« ".encode()),
+        ("M… vorbereitete »guardproxy_changed_s« existiert".encode(), RESULT_CHANGED),
         (b'Mrelation "guardproxy" does not exist', b'Mrelation "guardproxy" does not exist'),
     ],
 )

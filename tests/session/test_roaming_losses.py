@@ -22,7 +22,8 @@ from tests.session.transcript import idle as usual
 
 # With the columns asked for: else the client would take the new ones for the old.
 USED = "Bind '' {} + Describe P '' + Execute '' + Sync"
-STALE = "ErrorResponse ERROR 0A000 'cached plan must not change result type'"
+# In whatever language.
+STALE = "ErrorResponse ERROR 0A000 'gecachter Plan darf nicht …' RevalidateCachedQuery"
 BYE = "ErrorResponse FATAL 57P01 bye"
 
 # -- stale plans -----------------------------------------------------------------------------------

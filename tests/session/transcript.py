@@ -74,8 +74,9 @@ SERVER = {
 }
 
 
-def _fields(severity: str, sqlstate: str, text: str) -> bytes:
-    return f"S{severity}\0V{severity}\0C{sqlstate}\0M{text}\0\0".encode()
+def _fields(severity: str, sqlstate: str, text: str, routine: str = "") -> bytes:
+    said_by = f"R{routine}\0" if routine else ""
+    return f"S{severity}\0V{severity}\0C{sqlstate}\0M{text}\0{said_by}\0".encode()
 
 
 def _values(words: list[str]) -> bytes:
