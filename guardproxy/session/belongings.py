@@ -98,6 +98,7 @@ class Belongings:
         "_probe",
         "_setup",
         "_startup",
+        "_superuser",
         "_tries",
         "local",
         "pins",
@@ -113,6 +114,7 @@ class Belongings:
         self.suspicion = Suspicion(0)
         self._startup = Parameters.of(settable(known) | self.settings)
         self._setup: Parameters | None = self._startup
+        self._superuser = known.get("is_superuser") == "on"
         self._names: set[str] = set()  # of settings to be read back
         self._asked: set[str] = set()  # of those that the probe under way reads
         self._tries = 0  # probes that failed, one after the other
@@ -200,7 +202,7 @@ class Belongings:
 
     def _believe_text(self, statement: bytes, now: float) -> None:
         """Without a probe, what may be is."""
-        for reason in pins.reasons(self.suspicion):
+        for reason in pins.reasons(self.suspicion & ~Suspicion.ALL_SETTINGS):
             self._pin(reason, statement, now)
         if self.suspicion & (Suspicion.SETTINGS | Suspicion.ALL_SETTINGS | Suspicion.ROLE):
             self._pin(PinReason.SETTING, statement, now)
@@ -252,6 +254,8 @@ class Belongings:
                 return
         self._tries = 0
         settings, found = pins.read(rows)
+        if self._superuser:
+            found -= {PinReason.PRIVILEGED}
         self._learn(settings, asked)
         for reason in pins.reasons(asked) - found | {PinReason.UNKNOWN}:
             self.pins.pop(reason, None)

@@ -30,6 +30,8 @@ class PinReason(enum.StrEnum):
     """currval and lastval are the session's own."""
     SETTING = "setting"
     """One whose name cannot be read from the text."""
+    PRIVILEGED = "privileged_setting"
+    """One that only another role may set: its user may neither set it anew nor back."""
     UNKNOWN = "unknown"
     """The probe failed or is off."""
     STATEMENT = "statement"
@@ -95,7 +97,9 @@ _PARTS = {
         SELECT 'setting', asked.name, pg_catalog.current_setting(asked.name, true)
         FROM pg_catalog.unnest($1::pg_catalog.text[]) AS asked (name)""",
     Suspicion.ALL_SETTINGS: """
-        SELECT 'setting', name, pg_catalog.current_setting(name, true)
+        SELECT CASE WHEN context OPERATOR(pg_catalog.=) 'superuser'::pg_catalog.text
+            THEN 'privileged_setting' ELSE 'setting' END, name,
+            pg_catalog.current_setting(name, true)
         FROM pg_catalog.pg_settings
         WHERE source OPERATOR(pg_catalog.=) 'session'::pg_catalog.text
         AND name OPERATOR(pg_catalog.<>) ALL ('{transaction_isolation,transaction_read_only,
@@ -153,18 +157,22 @@ def _element(name: str) -> str:
 def read(
     rows: Iterable[Sequence[str | None]],
 ) -> tuple[dict[str, str | None], frozenset[PinReason]]:
-    """The probe's rows: settings by name in lower case, and the reasons to stay."""
+    """The probe's rows: settings by name in lower case, and the reasons to stay.
+
+    A privileged setting is both: it holds who is no superuser.
+    """
     settings: dict[str, str | None] = {}
     pins = set()
     for kind, name, value in rows:
-        if kind == "setting":
-            settings[str(name).lower()] = value
-        else:
+        if kind != "setting":
             pins.add(PinReason(str(kind)))
+        if kind in ("setting", PinReason.PRIVILEGED):
+            settings[str(name).lower()] = value
     return settings, frozenset(pins)
 
 
 _TOLD_BY = {
+    Suspicion.ALL_SETTINGS: PinReason.PRIVILEGED,
     Suspicion.LOCKS: PinReason.ADVISORY_LOCK,
     Suspicion.TEMP: PinReason.TEMP_OBJECT,
     Suspicion.CURSORS: PinReason.HELD_CURSOR,
@@ -174,6 +182,7 @@ _TOLD_BY = {
 
 
 _HALLMARKS = {
+    PinReason.PRIVILEGED: re.compile(rb"(?i)\bset"),
     PinReason.ADVISORY_LOCK: re.compile(rb"(?i)advisory_lock"),
     PinReason.TEMP_OBJECT: re.compile(rb"(?i)temp"),
     PinReason.HELD_CURSOR: re.compile(rb"(?i)hold"),

@@ -21,6 +21,21 @@ _DECISIVE = """array_nulls backslash_quote bytea_output extra_float_digits lc_mo
 DECISIVE = frozenset(_DECISIVE.split())
 """Others by which a statement is read, or its tables found, when it is prepared."""
 
+_PRIVILEGED = """allow_in_place_tablespaces allow_system_table_mods backtrace_functions commit_delay
+    compute_query_id deadlock_timeout debug_discard_caches dynamic_library_path event_triggers
+    extension_control_path extension_destdir ignore_checksum_failure jit_dump_bitcode lc_messages
+    lo_compat_privileges log_duration log_error_verbosity log_executor_stats log_lock_failures
+    log_lock_waits log_min_duration_sample log_min_duration_statement log_min_error_statement
+    log_min_messages log_parameter_max_length log_parser_stats log_planner_stats
+    log_replication_commands log_statement log_statement_sample_rate log_statement_stats
+    log_temp_files log_transaction_sample_rate max_stack_depth output_plugin_libraries
+    session_preload_libraries session_replication_role temp_file_limit track_activities
+    track_cost_delay_timing track_counts track_functions track_io_timing track_wal_io_timing
+    update_process_title wal_compression wal_consistency_checking wal_init_zero wal_recycle
+    zero_damaged_pages"""
+PRIVILEGED = frozenset(_PRIVILEGED.split())
+"""Superusers' settings, in some version. Not all may be read by others, so none is asked by name."""
+
 _LEVELS = ("isolation", "read_only", "deferrable")
 _CHARACTERISTICS = tuple(f"default_transaction_{level}" for level in _LEVELS)
 _OF_THE_TRANSACTION = frozenset(f"transaction_{level}" for level in _LEVELS)
@@ -78,6 +93,8 @@ class Findings:
             pass
         elif self.later or not name.isascii() or not name.isprintable():
             self.pins.add(PinReason.SETTING)
+        elif name in PRIVILEGED:
+            self.suspicion |= Suspicion.ALL_SETTINGS
         else:
             self.suspicion |= Suspicion.SETTINGS
             self.settings.add(name)

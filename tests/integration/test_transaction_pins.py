@@ -94,6 +94,26 @@ def test_a_lock_that_is_waited_for(crowd: Crowd) -> None:
     assert first.execute("select pg_try_advisory_lock(5)").fetchone() == (False,)
 
 
+def test_what_only_another_role_may_set_is_kept(crowd: Crowd, pg: Postgres) -> None:
+    """Its client could not have it set elsewhere, nor the next client have it set back."""
+    pg.query("create role chief superuser; grant chief to alice")
+    me = crowd.client()
+    me.execute("set role chief; set session_replication_role to replica; reset role")
+    assert crowd.stays(me)
+    assert me.execute("show session_replication_role").fetchone() == ("replica",)
+    me.execute("reset all")
+    assert crowd.moves(me)
+    pg.query("drop role chief")
+
+
+def test_a_setting_that_was_refused_keeps_nothing(crowd: Crowd) -> None:
+    """Not even one that may not be looked at."""
+    me = crowd.client()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        me.execute("set session_preload_libraries to 'nothing'")
+    assert crowd.moves(me)
+
+
 def test_a_temporary_table_serves_its_client(crowd: Crowd) -> None:
     """Its rows stay, and another's of the same name is another table."""
     me, you = crowd.client(), crowd.client()

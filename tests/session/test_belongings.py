@@ -223,6 +223,17 @@ def test_only_what_was_asked_for_is_unpinned() -> None:
     assert list(mine.pins) == [PinReason.LISTEN]
 
 
+@pytest.mark.parametrize("superuser", ["off", "on"])
+def test_what_only_another_role_may_set_pins_till_it_is_reset(superuser: str) -> None:
+    mine = Belongings({}, KNOWN | {"is_superuser": superuser}, "suspicious")
+    suspect(mine, Finding(Suspicion.ALL_SETTINGS), b"SET log_statement = 'mod'")
+    mine.answered(Suspicion.ALL_SETTINGS, rows("privileged_setting log_statement mod"), 0.0)
+    assert list(mine.pins) == ([PinReason.PRIVILEGED] if superuser == "off" else [])
+    assert mine.settings == {"log_statement": "mod"}
+    mine.answered(Suspicion.ALL_SETTINGS, [], 0.0)
+    assert mine.pins == mine.settings == {}
+
+
 def test_an_answer_ends_a_pin_for_reasons_unknown() -> None:
     mine = having()
     mine.answered(SETTINGS, [(messages.ERROR, b"")], 0.0)

@@ -67,12 +67,13 @@ def test_rows_are_settings_and_reasons() -> None:
     rows = [
         ("setting", "DateStyle", "ISO, MDY"),
         ("setting", "app.x", None),
+        ("privileged_setting", "log_statement", "mod"),
         ("listen", "a", None),
         ("temp_object", "table t", None),
     ]
     settings, reasons = read(rows)
-    assert settings == {"datestyle": "ISO, MDY", "app.x": None}
-    assert reasons == {PinReason.LISTEN, PinReason.TEMP_OBJECT}
+    assert settings == {"datestyle": "ISO, MDY", "app.x": None, "log_statement": "mod"}
+    assert reasons == {PinReason.LISTEN, PinReason.TEMP_OBJECT, PinReason.PRIVILEGED}
     assert read([]) == ({}, frozenset())
 
 

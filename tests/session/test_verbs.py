@@ -85,6 +85,8 @@ def finding(text: str) -> Finding:
         ("SET session_authorization = app", ROLE),
         ("RESET ROLE", role_back("role")),
         ("RESET SESSION AUTHORIZATION", role_back("session_authorization")),
+        ("SET log_statement = 'all'", Finding(Suspicion.ALL_SETTINGS)),
+        ("SET session_preload_libraries = ''", Finding(Suspicion.ALL_SETTINGS)),
         ("RESET work_mem", sets("work_mem", restores=True)),
         ("RESET app.tenant", sets("app.tenant", restores=True)),
         ("RESET session.user_id", sets("session.user_id", restores=True)),
