@@ -80,8 +80,17 @@ class Roaming(Speaking):
             and not (self._server_skip or self._server_tail)
             and not self._client_skip
             and not self.farewell
-            and not self._belongings.bound
+            and not (self._belongings.bound and not self._may_be_freed)
             and not self.miscounted
+        )
+
+    @property
+    def _may_be_freed(self) -> bool:
+        """Where all is asked about, what it has run since may have undone what pins it, unseen."""
+        return (
+            self._rules.probe == "always"
+            and self.queries != self._asked_at
+            and STAYS_WITH_SERVER.isdisjoint(self.pins)
         )
 
     @property
@@ -100,6 +109,7 @@ class Roaming(Speaking):
 
         Returns the probe for its server, if it must be asked first.
         """
+        self._asked_at = self.queries
         asked, probe = self._belongings.question()
         if not probe:
             self._release(Command.RELEASE)

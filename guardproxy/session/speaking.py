@@ -81,6 +81,7 @@ class Speaking(Session):
 
     __slots__ = (
         "_alone",
+        "_asked_at",
         "_asking",
         "_belongings",
         "_held",
@@ -111,6 +112,7 @@ class Speaking(Session):
         self._read_by(rules.scan_for(known))
         self._belongings = Belongings(parameters, known, rules.probe)
         self._statements = SharedNames(rules.max_prepared_statements, self._reading)
+        self._asked_at = 0  # how many queries had been answered when it was last probed
         self._asking: bytes | None = None  # what to go on with when a Bind need not wait any more
         self._alone = True  # nothing was under way when the message at hand was said
         self._restore: set[str] = set()  # settings that RESET may have taken too far back

@@ -34,7 +34,7 @@ _PRIVILEGED = """allow_in_place_tablespaces allow_system_table_mods backtrace_fu
     update_process_title wal_compression wal_consistency_checking wal_init_zero wal_recycle
     zero_damaged_pages"""
 PRIVILEGED = frozenset(_PRIVILEGED.split())
-"""Superusers' settings, in some version. Not all may be read by others, so none is asked by name."""
+"""Superusers' settings, in some version. Not all may be read by others: none is asked by name."""
 
 _LEVELS = ("isolation", "read_only", "deferrable")
 _CHARACTERISTICS = tuple(f"default_transaction_{level}" for level in _LEVELS)

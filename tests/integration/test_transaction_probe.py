@@ -24,6 +24,8 @@ ALONE = {**ROAMING, "max_server_connections": 1, "query_wait_timeout": "300ms"}
 FUNCTIONS = """
 create function quiet_lock() returns void language plpgsql as
     $$ begin perform pg_advisory_lock(7); end $$;
+create function quiet_unlock() returns void language plpgsql as
+    $$ begin perform pg_advisory_unlock(7); end $$;
 create function quiet_table() returns void language plpgsql as
     $$ begin create temp table quiet (a int); end $$;
 create function quiet_setting() returns void language plpgsql as
@@ -36,7 +38,7 @@ def functions(pg: Postgres) -> Iterator[None]:
     """Functions whose names tell nothing of what they leave in the session."""
     pg.query(FUNCTIONS, dbname="app")
     yield
-    pg.query("drop function quiet_lock, quiet_table, quiet_setting", dbname="app")
+    pg.query("drop function quiet_lock, quiet_unlock, quiet_table, quiet_setting", dbname="app")
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_always_sees_what_functions_do(crowd_of: NewCrowd) -> None:
     assert crowd.everywhere(me, "show work_mem") == ("7MB",)
     me.execute("select quiet_lock()")
     assert crowd.stays(me)
-    me.execute("select pg_advisory_unlock(7)")
+    me.execute("select quiet_unlock()")
     assert crowd.moves(me)
     me.execute("select quiet_table()")
     assert crowd.stays(me)

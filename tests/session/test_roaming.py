@@ -313,6 +313,20 @@ def test_always_asks_for_everything() -> None:
     assert stage.session.revoke(1.0) == asked(EVERYTHING)
 
 
+def test_always_asks_again_once_for_all_that_has_run_since() -> None:
+    """What pins it may have been undone where no text tells of it."""
+    stage = idle(probe="always")
+    for more in ("", "C> Query unlock\nS> ReadyForQuery I"):
+        stage.play(more)
+        assert stage.session.movable
+        stage.session.revoke(1.0)
+        stage.play(f"S| {answer('advisory_lock x NULL')}\n!! KEEP")
+        assert not stage.session.movable
+    stage.play("C> Query unlock\nS> ReadyForQuery I")
+    stage.session.revoke(1.0)
+    stage.play(f"S| {answer()}\n!! RELEASE\n== parked")
+
+
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [
