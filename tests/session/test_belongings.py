@@ -231,7 +231,8 @@ def test_what_only_another_role_may_set_pins_till_it_is_reset(superuser: str) ->
     assert list(mine.pins) == ([PinReason.PRIVILEGED] if superuser == "off" else [])
     assert mine.settings == {"log_statement": "mod"}
     mine.answered(Suspicion.ALL_SETTINGS, [], 0.0)
-    assert mine.pins == mine.settings == {}
+    assert not mine.pins
+    assert not mine.settings
 
 
 def test_an_answer_ends_a_pin_for_reasons_unknown() -> None:
