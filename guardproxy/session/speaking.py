@@ -237,13 +237,13 @@ class Speaking(Session):
         return self._belongings.news(replies)
 
     def _end_batch(self) -> bool:
-        """A Sync, and what comes behind it waits."""
-        self._table = HELD
-        if not self.copying:  # else the server ignores it
+        """A Sync, and what comes behind it waits; unless it is one that a COPY ignores."""
+        if self.copying:
+            self._ignored_in = self.queries
+        else:
+            self._table = HELD
             self.owed.append(SYNC)
             self.unsynced = False
-        else:
-            self._ignored_in = self.queries
         return True
 
     def _hold(self, data: bytes, at: int) -> bool:

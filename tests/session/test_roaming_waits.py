@@ -319,6 +319,17 @@ def test_who_asks_instead_of_copying_hears_so() -> None:
         >S Query 'EXECUTE s'""")
 
 
+def test_who_does_so_behind_a_sync_that_the_copy_ignores_hears_so_too() -> None:
+    """PostgreSQL ends the connection. Held back, it would be waited for by the client for ever."""
+    idle("""
+        C> Parse s x + Query COPY
+        >S Parse s x + Close S guardproxy_gone_ + Query COPY
+        S> ParseComplete + CloseComplete + CopyInResponse 0
+        >C ParseComplete + CopyInResponse 0
+        C> Sync
+        C> Execute ''""")
+
+
 # -- a batch apart ---------------------------------------------------------------------------------
 
 
