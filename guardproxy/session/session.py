@@ -125,7 +125,7 @@ class Session(Waiting):
         self._detour: Callable[[bytes, float], bytes] | None = None
         self._answered: list[Answered] = []
         self._aside = Frames()  # what has been said on a detour
-        self._doubtful = False
+        self._doubtful = False  # a Query behind an error may have been skipped, or not
         self._watching = False  # `_settled` wants to be called
         self._spared = -1.0
 
@@ -241,6 +241,8 @@ class Session(Waiting):
         """A Query; False if it cannot be judged before more of it comes."""
         start = at + HEADER_SIZE
         self._remember(data[start : start + STATEMENT_PREFIX])
+        if self.unsynced:
+            self._doubtful = True
         return True
 
     def _remember(self, text: bytes) -> None:
@@ -284,7 +286,7 @@ class Session(Waiting):
         state, leased = self.state, self.leased
         self.enter(Event.LEFT, now)
         self.leased = False
-        doubtful = self._doubtful and bool(self.owed)  # a Query may have been skipped, or not
+        doubtful = self._doubtful and bool(self.owed)
         relayed = self._detour is not None and not self._answered  # a login
         unsettled = self._client_skip or relayed or doubtful or self.miscounted
         if not leased or unsettled or self.farewell:
@@ -387,7 +389,8 @@ class Session(Waiting):
         """The server refuses something, or says goodbye; of a long `body`, the beginning."""
         self.timings.errors.count(messages.sqlstate(body))
         self._copy_failed()
-        self._doubtful = self.owed[:1] != b"S" and SYNC in self.owed
+        if self.owed[:1] != b"S" and SYNC in self.owed:
+            self._doubtful = True
         if self.unsynced and not self.owed:  # its Sync has not been sent yet
             self._table = self._skipped
         if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:

@@ -269,6 +269,16 @@ def test_after_an_error_nothing_is_owed_up_to_the_next_sync(kind: Callable[[], S
 
 
 @pytest.mark.parametrize("kind", KINDS[:2], ids=["session", "transaction"])
+def test_who_leaves_a_query_that_may_be_skipped_leaves_nothing_to_count(
+    kind: Callable[[], Stage],
+) -> None:
+    """Its ReadyForQuery may never come."""
+    stage = kind()
+    stage.session.client_sent(said("C", "Execute nope + Query x + Sync"), 1.0)
+    assert stage.session.leave(1.0) is None
+
+
+@pytest.mark.parametrize("kind", KINDS[:2], ids=["session", "transaction"])
 def test_and_what_no_client_may_say_it_may_not_say_then(kind: Callable[[], Stage]) -> None:
     stage = kind()
     stage.play("C> Parse '' x\nS> ErrorResponse ERROR 42601 x")
