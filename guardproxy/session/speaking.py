@@ -266,7 +266,9 @@ class Speaking(Session):
         if words:
             self.received -= len(words)  # counted when it came
             edits, self._edits = self._edits, []
-            self._tell_server(self.client_sent(words, self.since))
+            first = len(self.commands)  # it may say goodbye behind them
+            self.for_server += self.client_sent(words, self.since)
+            self.commands.insert(first, Command.TELL_SERVER)
             self._edits = edits
 
     def _tell_server(self, words: bytes) -> None:

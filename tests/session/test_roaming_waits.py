@@ -153,8 +153,22 @@ def test_a_client_that_says_much_meanwhile_is_not_read() -> None:
 
 
 def test_a_terminate_waits_as_well() -> None:
-    stage = idle(f"C> Query 'DEALLOCATE s'\nC| Terminate\nS> {AGAIN}\n!! LEAVE TELL_SERVER")
+    stage = idle(f"C> Query 'DEALLOCATE s'\nC| Terminate\nS> {AGAIN}\n!! TELL_SERVER LEAVE")
     assert stage.session.state is State.IDLE
+
+
+def test_what_is_said_before_it_is_sent_before_its_client_leaves() -> None:
+    """Its server is given back then, and is waited for until it has answered that."""
+    stage = idle(f"""
+        C> Query 'DEALLOCATE s'
+        C| Query x + Terminate
+        S> {AGAIN}
+        !! TELL_SERVER LEAVE
+        >S Query x
+        == active, owed Q""")
+    parting = stage.session.leave(1.0)
+    assert parting is not None
+    assert parting.owed == 1
 
 
 # -- COPY ------------------------------------------------------------------------------------------
