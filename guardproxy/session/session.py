@@ -401,10 +401,10 @@ class Session(Waiting):
     def _swallow(self, answered: Answered) -> None:
         """Keep from the client what the server says up to the next ReadyForQuery.
 
-        Notices and notifications are nobody's reply: they pass, but for those that trace what the
-        server does for us. So does a ReadyForQuery that may be the client's and answers nothing
-        else, for all of ours do. `answered` gets the rest, and returns what the client is to hear
-        of it. Several wait their turn.
+        Warnings and notifications are nobody's reply: they pass, and so does a ReadyForQuery that
+        may be the client's and answers nothing else, for all of ours do. Lesser notices are about
+        what we have said, as client_min_messages has it, or had for the client before.
+        `answered` gets the rest, and returns what the client is to hear. Several wait their turn.
         """
         self._answered.append(answered)
         if self._detour is None:
@@ -420,10 +420,9 @@ class Session(Waiting):
             frames.feed(self._server_tail + data[len(passed) :])
             self._server_tail = b""
             for kind, body in frames:
-                if kind == NOTICE and messages.traces(body):
-                    continue
                 if kind in (NOTICE, NOTIFICATION):
-                    passed += messages.message(kind, body)
+                    if kind == NOTIFICATION or b"\0VWARNING\0" in body:
+                        passed += messages.message(kind, body)
                 elif kind != READY_FOR_QUERY:
                     replies.append((kind, body))
                     if kind == PARAMETER_STATUS:

@@ -274,14 +274,6 @@ def bound_text(bind: bytes, number: int) -> str | None:
     return value.decode(errors="surrogateescape") if len(value) == size else None
 
 
-def traces(body: bytes) -> bool:
-    """Whether a NoticeResponse's `body` only tells what the server does at the moment.
-
-    Sent to who has set client_min_messages to log or debug1..5.
-    """
-    return b"\0VDEBUG" in body or b"\0VLOG\0" in body
-
-
 def parse_fields(body: bytes) -> dict[str, str]:
     """ErrorResponse's or NoticeResponse's fields by their one-letter code."""
     fields = (field.decode(errors="replace") for field in body.split(b"\0") if field)

@@ -353,6 +353,19 @@ def test_literals_read_otherwise_for_a_while(crowd: Crowd, noon: str) -> None:
         crowd.check(another, server)
 
 
+def test_who_debugs_does_so_alone(crowd: Crowd) -> None:
+    """Nobody hears what the server notes while another's settings are given back."""
+    me, you = crowd.client(), crowd.client()
+    me.execute("set client_min_messages to debug5; set debug_print_plan to on")
+    heard: list[str | None] = []
+    you.add_notice_handler(lambda notice: heard.append(notice.message_primary))
+    for server in crowd.turns():
+        for client in (me, you):
+            client.execute("select 1")
+        crowd.check(you, server)
+    assert heard == []
+
+
 def test_role_and_back(crowd: Crowd) -> None:
     """SET ROLE, RESET ROLE, and a role of the startup packet that RESET returns to."""
     me = crowd.client()
