@@ -184,6 +184,7 @@ class Entrance:
         session.application_name = known.get("application_name", "")
         session.enter(Event.LOGGED_IN, now)
         key = self.pooler.cancels.new_key(client)
+        session.pid = key[:4]
         self._logged_in(client, account, now)
         welcome = _welcome(tuple(known.items())) + messages.backend_key_data(key)
         client.begin(session, welcome + messages.ready_for_query(messages.IDLE))

@@ -83,7 +83,7 @@ class Opener:
         pooler.totals.servers_opened += 1
         pooler.timings.connect.observe(pooler.now() - server.opened_at)
         if isinstance(result, Greeting):
-            link.backend = Backend(result.parameters)
+            link.backend = Backend(result.parameters, result.cancel_key[:4])
             link.cancel_key = result.cancel_key
             if not server.pool.private:
                 server.pool.opened(result.parameters)

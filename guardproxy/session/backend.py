@@ -15,9 +15,10 @@ from guardproxy.session.prepared import Shelf
 class Backend:
     """One server's settings and prepared statements."""
 
-    __slots__ = ("_said", "clean", "pristine", "setup", "shelf", "stale", "unsure")
+    __slots__ = ("_said", "clean", "pid", "pristine", "setup", "shelf", "stale", "unsure")
 
-    def __init__(self, reported: Mapping[str, str]) -> None:
+    def __init__(self, reported: Mapping[str, str], pid: bytes = b"") -> None:
+        self.pid = pid  # as BackendKeyData and NotificationResponse have it
         self._said = dict(reported)  # ParameterStatus values as they are now
         self.pristine = dict(reported)  # and as they are after DISCARD ALL
         self.clean = self.setup = Parameters.of(settable(reported))

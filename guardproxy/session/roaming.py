@@ -37,6 +37,7 @@ from guardproxy.wire.messages import (
     COMMAND_COMPLETE,
     DESCRIBE,
     ERROR,
+    PARAMETER_STATUS,
     PARSE_COMPLETE,
     SYNC,
 )
@@ -187,7 +188,7 @@ class Roaming(Speaking):
                 self._edits.append(
                     (at, at + HEADER_SIZE + len(body), messages.message(ERROR, said))
                 )
-        else:
+        elif kind == PARAMETER_STATUS:
             name, value = messages.parse_parameter_status(body)
             self._belongings.report(name, value)
             self._read_by(self._rules.scan_for(self._belongings.reported))

@@ -54,7 +54,7 @@ STATEMENT_PREFIX: Final = 256
 """Bytes of the last statement kept for people to read."""
 
 _POOLED, _SKIPPED = client_table(ILLEGAL, {}), skipped_table(ILLEGAL)
-HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS])
+HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS, NOTIFICATION])
 """What is looked at of all that a server sends."""
 SERVER_STOPS: Final = stops(HEEDED)
 MAX_COPY_END: Final = 10_000
@@ -103,6 +103,7 @@ class Session(Waiting):
         "last_request",
         "leased",
         "parameters",
+        "pid",
     )
 
     def __init__(
@@ -115,6 +116,7 @@ class Session(Waiting):
         self.for_server = b""  # what TELL_SERVER is about
         self.farewell = False  # the server said FATAL: it is about to close
         self.cancel_key = b""  # of the server itself, in passthrough
+        self.pid = b""  # the client takes it for its server's process id
         self.last_request = b""
         self._table = self._usual = _POOLED
         self._skipped = _SKIPPED
@@ -382,8 +384,21 @@ class Session(Waiting):
             name, value = self._heard(body)
             if name == "application_name":
                 self.application_name = value
+        elif kind == NOTIFICATION:
+            signed = self._signed(body)
+            if signed is not body:
+                start = at + HEADER_SIZE
+                self._edits.append((start, start + len(body), signed))
         else:
             self._error(body)
+
+    def _signed(self, body: bytes) -> bytes:
+        """A notification: by the process id the client knows its own work bouncing back.
+
+        (PostgreSQL, NOTIFY.) Who listens keeps its server: nobody else has notified there since.
+        """
+        own = self.backend is not None and body[:4] == self.backend.pid
+        return self.pid + body[4:] if own else body
 
     def _error(self, body: bytes) -> None:
         """The server refuses something, or says goodbye; of a long `body`, the beginning."""
@@ -420,8 +435,10 @@ class Session(Waiting):
             frames.feed(self._server_tail + data[len(passed) :])
             self._server_tail = b""
             for kind, body in frames:
-                if kind in (NOTICE, NOTIFICATION):
-                    if kind == NOTIFICATION or b"\0VWARNING\0" in body:
+                if kind == NOTIFICATION:
+                    passed += messages.message(kind, self._signed(body))
+                elif kind == NOTICE:
+                    if b"\0VWARNING\0" in body:
                         passed += messages.message(kind, body)
                 elif kind != READY_FOR_QUERY:
                     replies.append((kind, body))

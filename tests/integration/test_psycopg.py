@@ -163,6 +163,16 @@ def test_listen_and_notify(guarded: Guard) -> None:
     assert [(note.channel, note.payload) for note in heard] == [("news", "hello")]
 
 
+def test_own_notifications_are_known_by_the_process_id(guarded: Guard) -> None:
+    """PostgreSQL, NOTIFY: that of the notification is the session's own, as the driver knows it."""
+    with guarded.connect() as listener, guarded.connect() as sender:
+        listener.execute("listen news")
+        listener.execute("notify news, 'mine'")
+        sender.execute("notify news, 'another''s'")
+        heard = {note.payload: note.pid for note in listener.notifies(timeout=10, stop_after=2)}
+        assert heard["mine"] == listener.info.backend_pid != heard["another's"]
+
+
 def test_big_rows_both_ways(guarded: Guard) -> None:
     """A row far bigger than any buffer, up and down."""
     with guarded.connect() as connection:

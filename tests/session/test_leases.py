@@ -1,10 +1,13 @@
 """How a server comes to a session and leaves it: set-up, probe, parting."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import IllegalEvent, SetupFailed
+from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Parting
 from guardproxy.session.parameters import SET_CONFIG, differing
 from guardproxy.session.session import PROBE
@@ -148,6 +151,26 @@ def test_a_notification_passes_the_probe() -> None:
     told = said("S", "NotificationResponse channel payload")
     assert stage.session.server_sent(told, 1.0) == told
     stage.play(f"S| {NOTHING} + ReadyForQuery I\n!! EXPIRE")
+
+
+OWN_PID, ITS_PID = b"\0\0\0\7", b"\0\0\0\1"
+
+
+@pytest.mark.parametrize("begun", [idle, probed])
+@pytest.mark.parametrize("notifier", [ITS_PID, b"\0\0\0\2"])
+def test_its_own_notifications_have_the_process_id_it_knows(
+    begun: Callable[[], Stage], notifier: bytes
+) -> None:
+    """Others' have that of their servers."""
+    session = begun().session
+    session.pid, session.backend = OWN_PID, Backend({}, ITS_PID)
+    known = OWN_PID if notifier == ITS_PID else notifier
+    came, heard = (
+        messages.message(messages.NOTIFICATION, pid + b"channel\0payload\0")
+        for pid in (notifier, known)
+    )
+    assert session.server_sent(came[:7], 1.0) == b""
+    assert session.server_sent(came[7:] + came, 1.0) == heard + heard
 
 
 @pytest.mark.parametrize("cut", range(len(said("S", NOTHING + " + ReadyForQuery I"))))
