@@ -159,41 +159,48 @@ class Roaming(Speaking):
     def _heed(self, kind: int, body: bytes, at: int) -> None:
         if kind in (PARSE_COMPLETE, CLOSE_COMPLETE):
             if self._statements.completed(self.queries):
-                self._edits.append((at, at + HEADER_SIZE, b""))
-            return
-        if kind == COMMAND_COMPLETE:
+                self._keep_back(body, at)
+        elif kind == COMMAND_COMPLETE:
             self._completed(body)
-            return
-        if kind in DESCRIPTIONS:
+        elif kind in DESCRIPTIONS:
             ours, last = self._statements.told(kind, body, self.queries)
             if ours:
-                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+                self._keep_back(body, at)
             if ours and last:
                 self._judged(None)
-            return
+        elif kind == ERROR:
+            self._refused(body, at)
+        else:
+            super()._heed(kind, body, at)
+            if kind == PARAMETER_STATUS:
+                self._reported(*messages.parse_parameter_status(body))
+
+    def _keep_back(self, body: bytes, at: int) -> None:
+        """The message at `at`, whose body this is, is not for the client."""
+        self._edits.append((at, at + HEADER_SIZE + len(body), b""))
+
+    def _reported(self, name: str, value: str) -> None:
+        self._belongings.report(name, value)
+        self._read_by(self._rules.scan_for(self._belongings.reported))
+        if name in PLANNED_BY and self.backend is not None:
+            self.backend.stale = True
+
+    def _refused(self, body: bytes, at: int) -> None:
+        """An error; the client hears of it what concerns it, in its own words."""
         free = self._free
-        super()._heed(kind, body, at)
-        if kind == ERROR:
-            if free and self.farewell:  # PostgreSQL's goodbye to nobody
-                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
-                self._release(Command.LOST)
-                return
-            if _STALE_PLAN in body and self._unheard(at):
-                self._edits.append((at, at + HEADER_SIZE + len(body), b""))
-                self._repeating = self._watching = True
-                self._table = HELD
-                return
+        super()._heed(ERROR, body, at)
+        if free and self.farewell:  # PostgreSQL's goodbye to nobody
+            self._keep_back(body, at)
+            self._release(Command.LOST)
+        elif _STALE_PLAN in body and self._unheard(at):
+            self._keep_back(body, at)
+            self._repeating = self._watching = True
+            self._table = HELD
+        else:
             said = self._statements.in_the_clients_words(body)
             if said is not body:
-                self._edits.append(
-                    (at, at + HEADER_SIZE + len(body), messages.message(ERROR, said))
-                )
-        elif kind == PARAMETER_STATUS:
-            name, value = messages.parse_parameter_status(body)
-            self._belongings.report(name, value)
-            self._read_by(self._rules.scan_for(self._belongings.reported))
-            if name in PLANNED_BY and self.backend is not None:
-                self.backend.stale = True
+                end = at + HEADER_SIZE + len(body)
+                self._edits.append((at, end, messages.message(ERROR, said)))
 
     def _error(self, body: bytes) -> None:
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""
