@@ -321,7 +321,7 @@ class Speaking(Session):
 
     def _mark(self, at: int) -> None:
         """A Query is skipped too after an error, if no Sync stands between. Its mark will tell."""
-        self._doubtful = True  # until the mark is answered, or the error has come
+        self._doubtful = True  # if the client leaves now, nobody will look at its mark
         self._edits.append((at, at, self._statements.mark(self._batch)))
         self._watch(_COMPLETIONS)
 
