@@ -38,7 +38,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 it counts; account: what it is owed, and a COPY's part in that;
                                 states: all there is of that, a table
                                 acts: what messages mean; commands: what it wants; waiting:
-                                without a server
+                                without a server; detours: what its server answers to us
                  roaming        the session that moves between servers; speaking: what its client
                                 says: HOT; passthrough: the session that never moves
                  belongings     its settings, which follow it, and its pins; parameters: from one

@@ -102,6 +102,25 @@ def change_all(before: Parameters, after: Parameters, clean: Parameters) -> byte
     return messages.run_apart("RESET ALL", [()]).removesuffix(messages.SYNC_MESSAGE) + rest
 
 
+DOUBTFUL: Final = frozenset(
+    (
+        *("default_table_access_method", "default_tablespace", "default_text_search_config"),
+        *("role", "session_authorization", "temp_buffers", "temp_tablespaces"),
+    )
+)
+"""Though PostgreSQL has taken these once, it may refuse them on the next server.
+
+What they name may have been dropped meanwhile; temp_buffers may not be changed after it was used.
+"""
+
+
+@lru_cache(maxsize=1024)
+def may_be_refused(before: Parameters, after: Parameters) -> bool:
+    """Whether that change has something doubtful in it. All else has been set before, somewhere."""
+    old, new = before.values, after.values
+    return any(old.get(name) != new.get(name) for name in DOUBTFUL)
+
+
 PLANNED_BY: Final = frozenset(
     (
         *("DateStyle", "IntervalStyle", "TimeZone", "array_nulls", "lc_monetary"),

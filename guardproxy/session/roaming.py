@@ -23,6 +23,7 @@ from guardproxy.session.parameters import (
     Parameters,
     change,
     change_all,
+    may_be_refused,
 )
 from guardproxy.session.pins import PinReason, Suspicion
 from guardproxy.session.prepared import close, gone
@@ -57,15 +58,20 @@ class Roaming(Speaking):
 
     def _setup(self, backend: Backend) -> bytes:
         self._statements.arrive(backend.shelf)
-        wanted = self._belongings.setup
+        wanted, clean = self._belongings.setup, backend.clean
         before, backend.setup = backend.setup, wanted
         stale, backend.stale = backend.stale, False
-        if backend.unsure:
-            backend.unsure = False
-            return change_all(before, wanted, backend.clean)
-        if before is wanted and not stale:
+        unsure, backend.unsure = backend.unsure, False
+        if before is wanted and not (stale or unsure):
             return b""
-        return change(before, wanted, backend.clean, stale)
+        doubtful = may_be_refused(before, wanted)
+        if unsure:
+            words = change_all(before, wanted, clean)
+            doubtful = doubtful or may_be_refused(clean, wanted)
+        else:
+            words = change(before, wanted, clean, stale)
+        self._trying = doubtful and bool(words)
+        return words
 
     @property
     def pins(self) -> Mapping[PinReason, Pin]:

@@ -12,10 +12,10 @@ Sync, and the last ReadyForQuery said so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from guardproxy.errors import IllegalEvent, ProtocolViolation, SetupFailed
+from guardproxy.errors import IllegalEvent, ProtocolViolation
 from guardproxy.session.acts import (
     COPY_END,
     EXTENDED,
@@ -30,19 +30,19 @@ from guardproxy.session.acts import (
 )
 from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command, Evacuate, Parting
-from guardproxy.session.parameters import differing, setting
+from guardproxy.session.detours import Detours
+from guardproxy.session.parameters import DOUBTFUL, differing, setting
 from guardproxy.session.statement import database_in_question
 from guardproxy.session.states import READY, Event, State
-from guardproxy.session.waiting import Waiting
+from guardproxy.session.waiting import BACKLOG_LIMIT
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, Edit, Frames, Message, header, skim, splice, stops
+from guardproxy.wire.frames import HEADER_SIZE, Edit, Message, header, skim, splice, stops
 from guardproxy.wire.messages import (
     COPY_IN,
     DATA_ROW,
     ERROR,
     IDLE,
-    NOTICE,
     NOTIFICATION,
     PARAMETER_STATUS,
     QUERY,
@@ -65,9 +65,6 @@ _LONGEST_HEEDED: Final = 300_000
 _BEGINNING: Final = 256
 """Bytes of a long error: severity and SQLSTATE stand first, where PostgreSQL puts them."""
 
-Answered = Callable[[list[Message], float], bytes]
-"""What is done with the server's answer to us; returns what the client is to hear of it."""
-
 # An enum's members are slow to look up (CPython 3.11).
 _ACTIVE: Final = State.ACTIVE
 _ASKED: Final = Event.ASKED
@@ -75,25 +72,21 @@ _ASKED: Final = Event.ASKED
 PROBE: Final = "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1"
 
 
-class Session(Waiting):
+class Session(Detours):
     """A client after login. `parameters` are what it asked for, or was told: its server needs them.
 
     `timings` are those of all sessions together.
     """
 
     __slots__ = (
-        "_answered",
-        "_aside",
         "_client_tail",
-        "_detour",
         "_doubtful",
         "_edits",
-        "_server_skip",
-        "_server_tail",
         "_skipped",
         "_spared",
         "_stops",
         "_table",
+        "_trying",
         "_usual",
         "_watching",
         "application_name",
@@ -103,7 +96,6 @@ class Session(Waiting):
         "last_request",
         "leased",
         "parameters",
-        "pid",
     )
 
     def __init__(
@@ -116,25 +108,16 @@ class Session(Waiting):
         self.for_server = b""  # what TELL_SERVER is about
         self.farewell = False  # the server said FATAL: it is about to close
         self.cancel_key = b""  # of the server itself, in passthrough
-        self.pid = b""  # the client takes it for its server's process id
         self.last_request = b""
         self._table = self._usual = _POOLED
         self._skipped = _SKIPPED
         self._stops = SERVER_STOPS
-        self._client_tail = self._server_tail = b""
-        self._server_skip = 0
+        self._client_tail = b""
         self._edits: list[Edit] = []  # to be made in the chunk at hand
-        self._detour: Callable[[bytes, float], bytes] | None = None
-        self._answered: list[Answered] = []
-        self._aside = Frames()  # what has been said on a detour
+        self._trying = False  # PostgreSQL may refuse our settings: the client's words wait
         self._doubtful = False  # a Query behind an error may have been skipped, or not
         self._watching = False  # `_settled` wants to be called
         self._spared = -1.0
-
-    @property
-    def on_detour(self) -> bool:
-        """The server is answering us, not the client."""
-        return self._detour is not None
 
     @property
     def halfway(self) -> bool:
@@ -264,19 +247,48 @@ class Session(Waiting):
     def lease(self, backend: Backend, now: float) -> bytes:
         """A server is ours; returns what it gets first.
 
-        What it lacks of our settings is set in front, and the replies to that swallowed.
+        What it lacks of our settings is set in front, and the replies to that swallowed. What may
+        be refused is waited for: the client's words behind it would be run all the same, by the
+        settings of whoever was there before.
         """
         self.enter(Event.LEASED, now)
-        self.leased = True
         self.backend = backend
         setup = self._setup(backend)
+        if self._trying:
+            self._swallow(self._tried)
+            return setup
+        self.leased = True
         if setup:
             self._swallow(self._setup_answered)
         return setup + self._release_backlog(now)
 
     def _setup(self, backend: Backend) -> bytes:
         different = differing(self.parameters, backend.pristine)
+        self._trying = any(name.lower() in DOUBTFUL for name, _ in different)
         return setting(tuple(different)) if different else b""
+
+    def _tried(self, replies: list[Message], now: float) -> bytes:
+        """Our settings are taken; if not, nothing of what the client has said is run."""
+        heard = self._setup_answered(replies, now)
+        self._trying = False
+        self.leased = True
+        if len(self.backlog) >= BACKLOG_LIMIT:
+            self.commands.append(Command.RESUME_CLIENT)
+        words, self.backlog = self.backlog, b""
+        self._go_on(words)
+        return heard
+
+    def _go_on(self, words: bytes) -> None:
+        """The client has waited enough with these words. As if it said them now.
+
+        In the middle of reading the server's words, whose edits are not these.
+        """
+        self.received -= len(words)  # counted when it came
+        edits, self._edits = self._edits, []
+        first = len(self.commands)  # it may say goodbye behind them
+        self.for_server += self.client_sent(words, self.since)
+        self.commands.insert(first, Command.TELL_SERVER)
+        self._edits = edits
 
     def _release_backlog(self, now: float) -> bytes:
         backlog, self.backlog = self.backlog, b""
@@ -285,7 +297,7 @@ class Session(Waiting):
 
     def leave(self, now: float) -> Parting | None:
         """The client is gone. What its server must still be told; None if it must be closed."""
-        state, leased = self.state, self.leased
+        state, leased = self.state, self.leased or self._trying
         self.enter(Event.LEFT, now)
         self.leased = False
         doubtful = self._doubtful and bool(self.owed)
@@ -392,14 +404,6 @@ class Session(Waiting):
         else:
             self._error(body)
 
-    def _signed(self, body: bytes) -> bytes:
-        """A notification: by the process id the client knows its own work bouncing back.
-
-        (PostgreSQL, NOTIFY.) Who listens keeps its server: nobody else has notified there since.
-        """
-        own = self.backend is not None and body[:4] == self.backend.pid
-        return self.pid + body[4:] if own else body
-
     def _error(self, body: bytes) -> None:
         """The server refuses something, or says goodbye; of a long `body`, the beginning."""
         self.timings.errors.count(messages.sqlstate(body))
@@ -411,61 +415,7 @@ class Session(Waiting):
         if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
             self.farewell = True
 
-    # -- detours: replies that are not the client's -----------------------------------------------
-
-    def _swallow(self, answered: Answered) -> None:
-        """Keep from the client what the server says up to the next ReadyForQuery.
-
-        Warnings and notifications are nobody's reply: they pass, and so does a ReadyForQuery that
-        may be the client's and answers nothing else, for all of ours do. Lesser notices are about
-        what we have said, as client_min_messages has it, or had for the client before.
-        `answered` gets the rest, and returns what the client is to hear. Several wait their turn.
-        """
-        self._answered.append(answered)
-        if self._detour is None:
-            self._detour = self._swallowing()
-
-    def _swallowing(self) -> Callable[[bytes, float], bytes]:
-        frames = self._aside
-        replies: list[Message] = []
-
-        def detour(data: bytes, now: float) -> bytes:
-            passed = data[: self._server_skip]  # of a message that had begun before
-            self._server_skip -= len(passed)
-            frames.feed(self._server_tail + data[len(passed) :])
-            self._server_tail = b""
-            for kind, body in frames:
-                if kind == NOTIFICATION:
-                    passed += messages.message(kind, self._signed(body))
-                elif kind == NOTICE:
-                    if b"\0VWARNING\0" in body:
-                        passed += messages.message(kind, body)
-                elif kind != READY_FOR_QUERY:
-                    replies.append((kind, body))
-                    if kind == PARAMETER_STATUS:
-                        self._heard(body)
-                elif self.miscounted and all(each == PARAMETER_STATUS for each, _ in replies):
-                    passed += messages.message(kind, body)
-                else:
-                    answered = self._answered.pop(0)
-                    if not self._answered:
-                        self._detour = None
-                    passed += answered(replies, now)
-                    replies.clear()
-                    if self._detour is None:
-                        self.sent += len(passed)
-                        return passed + self.server_sent(frames.rest(), now)
-            self.sent += len(passed)
-            return passed
-
-        return detour
-
-    def _setup_answered(self, replies: list[Message], now: float) -> bytes:
-        for kind, body in replies:
-            if kind == ERROR:
-                refused = messages.refusal(body)
-                raise SetupFailed(refused.sqlstate, refused.message, body)
-        return b""
+    # -- idle for too long -------------------------------------------------------------------------
 
     def probe(self, now: float) -> bytes:
         """Idle too long, it seems. Ask its server whether the client listens for notifications.

@@ -255,21 +255,13 @@ class Speaking(Session):
         return False
 
     def _resume(self, before: bytes = b"", table: bytes | None = None) -> None:
-        """The client has waited enough. As if it said all that now, `before` and what it has since.
-
-        In the middle of reading the server's words, whose edits are not these.
-        """
+        """The client has waited enough: it says `before` now, and what it has said since."""
         self._table = table or self._usual
         if len(self._client_tail) > BACKLOG_LIMIT:
             self.commands.append(Command.RESUME_CLIENT)
         words, self._client_tail = before + self._client_tail, b""
         if words:
-            self.received -= len(words)  # counted when it came
-            edits, self._edits = self._edits, []
-            first = len(self.commands)  # it may say goodbye behind them
-            self.for_server += self.client_sent(words, self.since)
-            self.commands.insert(first, Command.TELL_SERVER)
-            self._edits = edits
+            self._go_on(words)
 
     def _tell_server(self, words: bytes) -> None:
         self.for_server += words

@@ -4,7 +4,7 @@ What is here makes moves certain instead of likely: while a client is asked some
 but one is busy with others, and that one comes fresh from another's hands.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Self
 
@@ -96,7 +96,7 @@ class Crowd:
         self.clients.append(self.place.connect(self.user, **more))
         return self.clients[-1]
 
-    def turns(self) -> Iterator[int]:
+    def turns(self) -> Generator[int, None, None]:
         """For each server: all of them are in others' hands, then this one alone is free."""
         for number in range(len(self.others)):
             held = self._take_all()

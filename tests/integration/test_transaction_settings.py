@@ -382,6 +382,31 @@ def test_role_and_back(crowd: Crowd) -> None:
     assert crowd.everywhere(assumed, "select current_user::text") == ("alice",)
 
 
+@pytest.fixture
+def written(pg: Postgres) -> Iterator[str]:
+    """A table into which everybody may write."""
+    pg.query("create table written (by name); grant all on written to public", dbname="app")
+    yield "insert into written values (current_user)"
+    pg.query("drop table written", dbname="app")
+
+
+def test_what_is_said_by_settings_that_are_refused_is_not_run(
+    crowd: Crowd, pg: Postgres, written: str
+) -> None:
+    """Its role is gone; it would have been run as whoever was there before."""
+    pg.query("create role passing; grant passing to alice")
+    had = crowd.client()
+    had.execute("set role passing")
+    assert crowd.moves(had)
+    pg.query("drop role passing")
+    turns = crowd.turns()
+    next(turns)
+    with pytest.raises(psycopg.Error, match="passing"):
+        had.execute(written)
+    turns.close()
+    assert pg.query("select * from written", dbname="app") == []
+
+
 def test_session_authorization(superusers: Crowd) -> None:
     """Who one is, follows; and who one was, comes back."""
     me = superusers.client()

@@ -1,4 +1,4 @@
-"""How a server comes to a session and leaves it: set-up, probe, parting."""
+"""How a server comes to a session and leaves it: set-up, probe (detours.py), parting."""
 
 from collections.abc import Callable
 
@@ -86,19 +86,64 @@ def test_the_end_of_the_setup_may_come_in_any_chunk(cut: int) -> None:
     stage.play("== idle, owed")
 
 
+def tried(said_: str = 'Query "SELECT 1"', **parameters: str) -> Stage:
+    """The same, and PostgreSQL may refuse them though it once took them."""
+    stage = Stage(parameters)
+    stage.play(f"C| {said_}\n!! WANT_SERVER")
+    assert stage.lease() == messages.run_apart(SET_CONFIG, parameters.items())
+    return stage
+
+
+def test_what_may_be_refused_is_waited_for() -> None:
+    tried(role="crew").play(f"""
+        C| Query "SELECT 2"
+        {SETUP}
+        S| ReadyForQuery I
+        !! TELL_SERVER
+        >S Query "SELECT 1" + Query "SELECT 2"
+        == active, owed QQ""")
+
+
 def test_a_parameter_postgresql_refuses_ends_the_client_with_its_words() -> None:
-    stage = leased(TimeZone="Mars")
-    with pytest.raises(SetupFailed, match="invalid value") as failed:
-        stage.play('S| ErrorResponse ERROR 22023 "invalid value" + ReadyForQuery I')
+    """And nothing that it has said is run."""
+    stage = tried(role="gone")
+    with pytest.raises(SetupFailed, match="no such role") as failed:
+        stage.play('S| ErrorResponse ERROR 22023 "no such role" + ReadyForQuery I')
     assert failed.value.sqlstate == "22023"
-    assert failed.value.response == said("S", 'ErrorResponse ERROR 22023 "invalid value"')[5:]
+    assert failed.value.response == said("S", 'ErrorResponse ERROR 22023 "no such role"')[5:]
+    assert not stage.session.for_server
 
 
 def test_a_refusal_waits_for_the_end_of_the_setup() -> None:
-    stage = leased(TimeZone="Mars")
-    stage.play('S| ErrorResponse ERROR 22023 "invalid value"')
+    stage = tried(role="gone")
+    stage.play('S| ErrorResponse ERROR 22023 "no such role"')
     with pytest.raises(SetupFailed):
         stage.play("S| ReadyForQuery I")
+
+
+def test_who_says_much_while_that_is_waited_for_is_not_read() -> None:
+    stage = tried(role="crew")
+    long = "x" * 70_000
+    stage.play(f"""
+        C| Query {long}
+        !! PAUSE_CLIENT
+        S| ReadyForQuery I
+        !! RESUME_CLIENT TELL_SERVER
+        >S Query "SELECT 1" + Query {long}""")
+
+
+def test_who_says_goodbye_meanwhile_leaves_behind_its_words() -> None:
+    tried(role="crew").play("""
+        C| Terminate
+        S| ReadyForQuery I
+        !! TELL_SERVER LEAVE
+        >S Query "SELECT 1"
+        == active, owed Q""")
+
+
+def test_who_hangs_up_meanwhile_leaves_only_that_behind() -> None:
+    parting = tried(role="crew").session.leave(1.0)
+    assert parting == Parting(1, False, False, False, 0, b"")
 
 
 def test_the_client_may_go_on_during_the_setup() -> None:
