@@ -10,7 +10,7 @@ import pytest
 from benchmarks.scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 180
+LIMIT = 600
 
 
 def benchmarks(*argv: str) -> subprocess.CompletedProcess[str]:
