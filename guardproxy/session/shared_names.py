@@ -63,6 +63,7 @@ class SharedNames(Statements):
         self._by_sql = True
         if runs:
             self._deallocated += dropped
+            self._anew.difference_update(dropped)
         return first
 
     def _named_there(self, name: bytes, batch: int, runs: bool, failed: bool) -> bytes:
@@ -100,7 +101,9 @@ class SharedNames(Statements):
 
     def forgets(self, text: bytes) -> None:
         """DEALLOCATE or DISCARD is executed: of all, unless it has names."""
-        self.forgetting = self.forgetting or not deallocated(text)
+        if not deallocated(text):
+            self.forgetting = True
+            self._anew.clear()
         self.late = True
         if hides_deallocate(text):
             self._hidden = True
@@ -131,6 +134,7 @@ class SharedNames(Statements):
     def nothing_forgotten(self) -> None:
         """No DEALLOCATE is under way any more: it has run, or it was skipped."""
         self._deallocated.clear()
+        self._anew.clear()
         self.forgetting = False
 
     def deallocated_all(self) -> None:

@@ -59,6 +59,7 @@ class Statements:
     """
 
     __slots__ = (
+        "_anew",
         "_by_sql",
         "_deallocated",
         "_judged",
@@ -88,6 +89,7 @@ class Statements:
         self._by_sql = False  # SQL may have prepared statements on this server, for the client
         self.forgetting = False  # DEALLOCATE ALL is under way: what is not there shall not be made
         self._deallocated: list[bytes] = []  # what SQL under way names
+        self._anew: set[bytes] = set()  # what has been prepared behind that
         self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
 
     @property
@@ -253,7 +255,9 @@ class Statements:
         An empty body is that of a statement too long to carry.
         """
         before = self.names.get(name)
-        if before is not None and not self._about_to_go(name):
+        if self._about_to_go(name):
+            self._anew.add(name)
+        elif before is not None:
             return self._parse_again(name, batch)
         self._size += len(body) - (len(before.statement.body) if before else 0)
         if self._size > MAX_BYTES:
@@ -271,16 +275,17 @@ class Statements:
         return closing + first, made.name
 
     def _about_to_go(self, name: bytes) -> bool:
-        """Whether a DEALLOCATE under way drops it."""
-        return self.forgetting or name in self._deallocated
+        """Whether a DEALLOCATE under way drops it, and not one before it was prepared."""
+        return (self.forgetting or name in self._deallocated) and name not in self._anew
 
     def _parse_again(self, name: bytes, batch: int) -> tuple[bytes, bytes]:
         """The name is taken: PostgreSQL is to say so, and for that it must be taken there."""
-        first, there = b"", name
-        taken = self._shelf.named(name)
-        if taken is None or not taken.made or self._doubtful(taken, batch):
-            if taken is not None:
-                first = self._close(taken, batch)
+        anew = name in self._anew  # whatever has the name there is about to go
+        taken = self._shelf.find(self.names[name].statement) if anew else self._shelf.named(name)
+        if taken is not None and taken.made and not self._doubtful(taken, batch):
+            first, there = b"", taken.name
+        else:
+            first = self._close(taken, batch) if taken is not None else b""
             there = self._shelf.free_name(name)
             first += self._made_as(there, stand_in(), batch)
         self._pending.append((batch, False, None))

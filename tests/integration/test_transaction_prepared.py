@@ -183,6 +183,19 @@ def test_a_duplicate_name(crowd: Crowd, link: Callable[[], Stepper]) -> None:
         assert me.ask(run("twice")) == "2 [1] C ZI"
 
 
+@pytest.mark.parametrize("drops", ["deallocate all", "deallocate s"])
+def test_a_duplicate_name_behind_a_deallocate(
+    crowd: Crowd, link: Callable[[], Stepper], drops: str
+) -> None:
+    """In one batch: the name is free once, and then taken again."""
+    me = link()
+    for _ in crowd.turns():
+        me.ask(close("s"), parse("s", "select 1"))
+        twice = parse("s", "select 2") + parse("s", "select 3")
+        error = me.error(parse("", drops) + run("") + twice)
+        assert (error["C"], error["M"]) == ("42P05", 'prepared statement "s" already exists')
+
+
 def test_closed_names(crowd: Crowd, link: Callable[[], Stepper]) -> None:
     """Gone for its client on every server, there for others; a name may be closed twice."""
     me, you = link(), link()

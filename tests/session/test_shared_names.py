@@ -26,7 +26,7 @@ from tests.session.roamer import (
     moved,
     other,
 )
-from tests.session.transcript import said
+from tests.session.transcript import said, spelled
 
 BEGUN = "Query BEGIN"
 PREPARED = "C> Query 'PREPARE s AS SELECT 1'\nS> CommandComplete PREPARE + ReadyForQuery I"
@@ -177,6 +177,29 @@ def test_what_is_prepared_anew_behind_a_deallocate_is_there(drops: str) -> None:
     asked_and_moved(stage).play(f"""
         {comes_back(USED.format("s"))}
         >S Parse s 'SELECT 2' + {USED.format("s")}""")
+
+
+def names_of(sent: bytes) -> list[str]:
+    """By which names it prepares what has one."""
+    parses = [body for kind, body in spelled("C", sent) if kind == "Parse"]
+    return [name for body in parses if (name := body.split(b"\0")[0].decode())]
+
+
+@pytest.mark.parametrize("drops", ["DEALLOCATE ALL", "DEALLOCATE s"])
+@pytest.mark.parametrize("before", ["s", "other"])
+def test_but_not_twice(drops: str, before: str) -> None:
+    """PostgreSQL is to say that it is there already."""
+    ran = f"Parse '' '{drops}' + Bind '' '' + Execute ''"
+    twice = said("C", f"{ran} + Parse s 'SELECT 2' + Parse s 'SELECT 3' + Sync")
+    one, again = names_of(having(before).session.client_sent(twice, 1.0))
+    assert one == again
+
+
+def test_unless_that_is_deallocated_again() -> None:
+    drops = "Parse '' 'DEALLOCATE ALL' + Bind '' '' + Execute ''"
+    words = f"{drops} + Parse s 'SELECT 2' + {drops} + Parse s 'SELECT 3' + Sync"
+    one, other = names_of(having().session.client_sent(said("C", words), 1.0))
+    assert one != other
 
 
 @pytest.mark.parametrize("drops", ["DEALLOCATE ALL", "DEALLOCATE s"])
