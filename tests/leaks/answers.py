@@ -13,6 +13,8 @@ These differences are none, each for its reason:
 - Which error is told of a batch in a failed transaction, where no statement can be made again, and
   what is skipped behind it.
 - Which of the client's own names for one text is in the error that a Bind has too many values.
+- The parser's warnings (22P06, of backslashes): a statement that is made again on another server is
+  warned of again.
 
 And these are not looked at by any script:
 - `pg_settings.source` and `reset_val`, which show that a setting was given back to the client on
@@ -175,6 +177,8 @@ def answers(messages: Iterable[Message], told: dict[bytes, bytes]) -> list[str]:
     for message in messages:
         if message[0] == b"S":
             news.append(message)
+            continue
+        if message[0] == b"N" and b"\0C22P06\0" in message[1]:
             continue
         if message[0] == b"Z":
             said += _news(news, told)

@@ -51,6 +51,11 @@ def test_which_of_its_own_names_has_too_many_values() -> None:
     assert said(error('"s_1"')) != said(error('""'))
 
 
+def test_how_often_the_parser_warns() -> None:
+    assert said((b"N", b"SWARNING\0C22P06\0Mnonstandard\0\0"), READY) == said(READY)
+    assert said((b"N", b"SWARNING\0C01000\0Mcareful\0\0"), READY) != said(READY)
+
+
 def test_who_notified() -> None:
     words = b"channel\0payload\0"
     assert said((b"A", b"\0\0\0\1" + words)) == said((b"A", b"\0\0\0\2" + words))
