@@ -243,6 +243,7 @@ class Roaming(Speaking):
             self._belongings.discarded()
 
     def _settled(self, data: bytes, at: int) -> None:
+        super()._settled(data, at)
         over = self.state is State.IDLE
         if over:
             self._belongings.local.clear()

@@ -227,7 +227,7 @@ class Session(Detours):
         start = at + HEADER_SIZE
         self._remember(data[start : start + STATEMENT_PREFIX])
         if self.unsynced:
-            self._doubtful = True
+            self._doubtful = self._watching = True
         return True
 
     def _remember(self, text: bytes) -> None:
@@ -389,6 +389,7 @@ class Session(Detours):
 
     def _settled(self, data: bytes, at: int) -> None:
         """Nothing is owed any more; the ReadyForQuery that says so begins at `at`."""
+        self._doubtful = self._watching = False
 
     def _heed(self, kind: int, body: bytes, at: int) -> None:
         """A message of the server's that matters; it begins at `at` of the chunk."""
@@ -409,7 +410,7 @@ class Session(Detours):
         self.timings.errors.count(messages.sqlstate(body))
         self._copy_failed()
         if self.owed[:1] != b"S" and SYNC in self.owed:
-            self._doubtful = True
+            self._doubtful = self._watching = True
         if self.unsynced and not self.owed:  # its Sync has not been sent yet
             self._table = self._skipped
         if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:

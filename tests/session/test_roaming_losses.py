@@ -279,6 +279,17 @@ def test_who_leaves_a_query_that_may_be_skipped_leaves_nothing_to_count(
 
 
 @pytest.mark.parametrize("kind", KINDS[:2], ids=["session", "transaction"])
+def test_when_it_has_run_nothing_is_doubtful_any_more(kind: Callable[[], Stage]) -> None:
+    stage = kind()
+    stage.session.client_sent(said("C", "Execute '' + Query x + Sync"), 1.0)
+    mark = "CloseComplete + " if kind is idle else ""
+    replies = f"CommandComplete y + {mark}CommandComplete x + ReadyForQuery I + ReadyForQuery I"
+    stage.session.server_sent(said("S", replies), 1.0)
+    stage.session.client_sent(said("C", "Query y"), 1.0)
+    assert stage.session.leave(1.0) is not None
+
+
+@pytest.mark.parametrize("kind", KINDS[:2], ids=["session", "transaction"])
 def test_and_what_no_client_may_say_it_may_not_say_then(kind: Callable[[], Stage]) -> None:
     stage = kind()
     stage.play("C> Parse '' x\nS> ErrorResponse ERROR 42601 x")
