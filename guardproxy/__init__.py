@@ -40,7 +40,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 acts: what messages mean; commands: what it wants; waiting:
                                 without a server; detours: what its server answers to us
                  roaming        the session that moves between servers; speaking: what its client
-                                says: HOT; passthrough: the session that never moves
+                                says: HOT; passthrough: the session that never moves; recount:
+                                whose replies are whose behind a COPY that failed
                  belongings     its settings, which follow it, and its pins; parameters: from one
                                 session's settings to another's
                  statements     its prepared statements; shared_names: what SQL does with them;

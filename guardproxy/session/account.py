@@ -32,8 +32,8 @@ class Account(Life):
         "_ignored_in",
         "backend",
         "copying",
-        "miscounted",
         "owed",
+        "reply_count_unknown",
         "unsynced",
     )
 
@@ -43,7 +43,8 @@ class Account(Life):
         self.owed = bytearray()
         self.unsynced = False  # extended messages were sent since the last Sync
         self.copying = False
-        self.miscounted = False  # its server may owe more or less: nobody else can have it
+        # How many ReadyForQuery are still to come cannot be told: nobody else may have the server.
+        self.reply_count_unknown = False
         self._ignored_in = -1  # the ReadyForQuery before which a COPY met Syncs last
         self._copy_ends: list[End] = []  # sent before their COPY was known to have started
 
@@ -70,15 +71,14 @@ class Account(Life):
                 raise ProtocolViolation("too many ends of a COPY that has not started")
             self._copy_ends.append((self.queries + len(self.owed), self.unsynced))
 
-    def _copy_failed(self) -> None:
-        """Or something else did. A COPY may fail before it has read the Syncs that it would ignore.
+    @property
+    def _syncs_in_doubt(self) -> bool:
+        """Whether Syncs were sent since the last ReadyForQuery that a COPY may have ignored or not.
 
-        (A trigger BEFORE STATEMENT does it, or a row before them.) Then they are answered after
-        all, and it cannot be told which answer is whose.
+        A COPY that fails before it has read them (in a trigger BEFORE STATEMENT, in an earlier row)
+        leaves them to be answered after all. PostgreSQL does not say which of the two it was.
         """
-        if self._ignored_in == self.queries:
-            self.miscounted = True
-        self._copy_over()
+        return self._ignored_in == self.queries
 
     def _copy_over(self) -> None:
         """No more COPY data. A Sync must follow an extended one: any before was ignored."""

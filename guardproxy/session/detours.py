@@ -51,10 +51,11 @@ class Detours(Waiting):
     def _swallow(self, answered: Answered) -> None:
         """Keep from the client what the server says up to the next ReadyForQuery.
 
-        Warnings and notifications are nobody's reply: they pass, and so does a ReadyForQuery that
-        may be the client's and answers nothing else, for all of ours do. Lesser notices are about
-        what we have said, as client_min_messages has it, or had for the client before.
-        `answered` gets the rest, and returns what the client is to hear. Several wait their turn.
+        Only where it is known exactly what the server still owes, for then it is known too which
+        ReadyForQuery that is. Warnings and notifications are nobody's reply: they pass. Lesser
+        notices are about what we have said, as client_min_messages has it, or had for the client
+        before. `answered` gets the rest, and returns what the client is to hear. Several wait their
+        turn.
         """
         self._answered.append(answered)
         if self._detour is None:
@@ -79,8 +80,6 @@ class Detours(Waiting):
                     replies.append((kind, body))
                     if kind == PARAMETER_STATUS:
                         self._heard(body)
-                elif self.miscounted and all(each == PARAMETER_STATUS for each, _ in replies):
-                    passed += messages.message(kind, body)
                 else:
                     answered = self._answered.pop(0)
                     if not self._answered:

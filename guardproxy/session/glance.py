@@ -70,6 +70,8 @@ def glance(text: bytes, suspects: tuple[str, ...] = ()) -> bool:
             return True
         if "local" in lowered and (_to_default(lowered) or _DECISIVE(lowered)):
             return True
+        if "copy" in lowered and "std" in lowered:
+            return True  # not for what it leaves behind, but for how its Syncs are answered
         lowered = lowered[front.end() :]
         updates = lowered[0] in "uwc"  # or COPY, or WITH
     if "into" in lowered and not lowered.startswith(("insert", "merge")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from guardproxy.session.acts import FORWARD, client_table, skipped_table
+from guardproxy.session.acts import FORWARD, client_table, skipped_table, uncounted_table
 from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command
 from guardproxy.session.session import Session
@@ -18,6 +18,7 @@ from guardproxy.wire.messages import AUTHENTICATION, ERROR, PARAMETER_STATUS, RE
 # PostgreSQL itself answers for what we do not know.
 _PASSTHROUGH: Final = client_table(FORWARD, {})
 _SKIPPED: Final = skipped_table(FORWARD)
+_UNCOUNTED: Final = uncounted_table(FORWARD)
 
 
 class Passthrough(Session):
@@ -31,6 +32,7 @@ class Passthrough(Session):
         super().__init__(parameters, now, timings)
         self._table = self._usual = _PASSTHROUGH
         self._skipped = _SKIPPED
+        self._uncounted = _UNCOUNTED
 
     def lease(self, backend: Backend, now: float) -> bytes:
         """A server of our own, which has had our startup packet: its login is ours too."""

@@ -77,6 +77,8 @@ class Finding:
     """DEALLOCATE, DISCARD ALL: protocol-level statements may be gone."""
     local: frozenset[str] = frozenset()
     """By SET LOCAL: settings by which statements are read, or "" for any."""
+    copies: bool = False
+    """It may be a COPY FROM STDIN."""
 
     @property
     def must_end(self) -> bool:

@@ -119,6 +119,7 @@ class Undo(NamedTuple):
     mark: bool = False
     unnamed: tuple[bytes, Finding, bytes | None] | None = None
     lesson: Lesson | None = None
+    begins: bool = False  # when it is answered, a COPY that waits for nothing else begins
 
 
 Pending = tuple[int, bool, Undo | None]

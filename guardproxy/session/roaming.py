@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from guardproxy.session.acts import HELD, UP_TO_SYNC
+from guardproxy.errors import ProtocolViolation
+from guardproxy.session.acts import COPYING, HELD, HOLDS, ROAMING, SPOILED, UP_TO_SYNC
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
 from guardproxy.session.columns import DESCRIPTIONS
@@ -26,25 +27,30 @@ from guardproxy.session.parameters import (
     may_be_refused,
 )
 from guardproxy.session.pins import PinReason, Suspicion
-from guardproxy.session.prepared import close, gone
+from guardproxy.session.recount import Recount
 from guardproxy.session.session import SERVER_STOPS
-from guardproxy.session.speaking import Speaking
+from guardproxy.session.speaking import TAGS, Speaking
 from guardproxy.session.statement import key
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Message, header
 from guardproxy.wire.messages import (
+    CLOSE,
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
     DESCRIBE,
+    EMPTY_QUERY,
     ERROR,
     PARAMETER_STATUS,
     PARSE_COMPLETE,
+    PORTAL_SUSPENDED,
     SYNC,
 )
 
 _OF_TRANSACTIONS: Final = (b"BEGIN\0", b"COMMIT\0", b"ROLLBACK\0", b"SAVEPOINT\0", b"RELEASE\0")
 """Tags of what has no effect on settings but the one it has on what came before."""
+_NO_TAG: Final = (EMPTY_QUERY, PORTAL_SUSPENDED)
+"""How an Execute may end that has not come to the end of its statement, or has none."""
 _STALE_PLAN: Final = b"\0RRevalidateCachedQuery\0"
 """Who says that a cached plan must not change result type; the text is in its own language."""
 
@@ -88,7 +94,7 @@ class Roaming(Speaking):
             and not self._client_skip
             and not self.farewell
             and not (self._belongings.bound and not self._may_be_freed)
-            and not self.miscounted
+            and not self.reply_count_unknown
         )
 
     @property
@@ -168,6 +174,9 @@ class Roaming(Speaking):
                 self._keep_back(body, at)
         elif kind == COMMAND_COMPLETE:
             self._completed(body)
+            self._copy_answered()
+        elif kind in _NO_TAG:
+            self._copy_answered()
         elif kind in DESCRIPTIONS:
             ours, last = self._statements.told(kind, body, self.queries)
             if ours:
@@ -204,24 +213,96 @@ class Roaming(Speaking):
             self._table = HELD
         else:
             said = self._statements.in_the_clients_words(body)
+            if self._prompted or self._recount is not None:
+                said = self._by_the_clients_type(said)
             if said is not body:
                 end = at + HEADER_SIZE + len(body)
                 self._edits.append((at, end, messages.message(ERROR, said)))
 
+    def _by_the_clients_type(self, body: bytes) -> bytes:
+        """The refusal of our message during a COPY, as if it were the one that the client says."""
+        kind = self._client_tail[0] if self._client_tail else CLOSE
+        return body.replace(b" 0x%02X " % CLOSE, b" 0x%02X " % kind)
+
     def _error(self, body: bytes) -> None:
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""
-        counted = not self.miscounted
+        waiting = self._table is COPYING
         super()._error(body)
-        if self._statements.failed(self.queries):
+        skipped = self._statements.failed(self.queries)
+        if self._recount is not None:
+            return
+        if skipped:
             self._skip_requests()
         if self._table is self._skipped:  # the batch has not ended, and what it was to forget stays
             self._statements.nothing_forgotten()
             if self._asking is not None:
                 self._judged(self._skipped)
-        if counted and self.miscounted and len(self.owed) + self.unsynced <= 1:
-            self._recounting = self._watching = True
-            if self._table is not self._skipped:
-                self._table = HELD
+            elif waiting:
+                self._flushed = False
+                self._resume(table=self._skipped)
+
+    @property
+    def _replies_in_doubt(self) -> bool:
+        """A request behind an error has its mark here, so only a COPY leaves something open."""
+        return self._syncs_in_doubt or self._prompted
+
+    def _lose_count(self) -> None:
+        """Only Syncs and COPY data have been sent behind the COPY: it can be found out.
+
+        If other messages have, the COPY was not seen coming. Then its client is ended, for what
+        PostgreSQL answers could not be told from what it answers to us.
+        """
+        self.reply_count_unknown = True
+        if self._table is not COPYING:
+            raise ProtocolViolation("replies cannot be counted behind a COPY that failed")
+        self._copy_over()
+        self._copy_ends.clear()
+        self.owed.clear()
+        self.unsynced = self._watching = True
+        self._flushed = self._prompted = False
+        self._table = HELD
+        self._recount = Recount(self.queries)
+        if not self._client_skip:  # else when the client has ended its message and says another
+            self._begin_recount()
+
+    def _begin_recount(self) -> None:
+        assert self._recount is not None
+        self._tell_server(self._recount.question())
+        self._detour = self._hear_recount
+
+    def _hear_recount(self, data: bytes, now: float) -> bytes:
+        """The server's answer; then what it has said to the client goes the usual way.
+
+        If no Sync of the client's was answered, PostgreSQL was skipping to the next one when ours
+        came. So what the client says up to its next Sync must have no effect.
+        """
+        recount = self._recount
+        assert recount is not None
+        passed = data[: self._server_skip]
+        self._server_skip -= len(passed)
+        again = recount.heard(self._server_tail + data[len(passed) :])
+        self._server_tail = b""
+        self.sent += len(passed)
+        if again:
+            self._tell_server(again)
+        if not recount.done:
+            return passed
+        self._recount = self._detour = None
+        answered = recount.syncs or self.queries > recount.asked_at
+        if not recount.lost:
+            self.reply_count_unknown = False
+            self.owed += bytes([SYNC]) * recount.syncs
+            self.unsynced = not answered
+        passed += self.server_sent(recount.said, now)
+        if not (recount.lost or recount.syncs):
+            self._resume(table=self._usual if answered else SPOILED)
+        return passed + self.server_sent(recount.rest, now)
+
+    def _copy_answered(self) -> None:
+        """An Execute that may have been a COPY has ended: nothing is in doubt behind it."""
+        if self._table is COPYING and self._statements.begun:
+            self._flushed = self._statements.begun = False
+            self._resume(table=self._up_to_sync)
 
     def _skip_requests(self) -> None:
         """Up to the next Sync, also that which the client has not said yet."""
@@ -255,36 +336,31 @@ class Roaming(Speaking):
             self._stops = SERVER_STOPS
             self._repeat(at)
             return
-        held, self._table = self._table is HELD, self._usual
-        if self._recounting:
-            self._recount()
+        held = self._table is HELD or self._table is COPYING
+        if over:
+            self._usual, self._up_to_sync = ROAMING, UP_TO_SYNC
+        self._table = self._usual
+        self._flushed = self._prompted = False
         if self._restore or self._restore_local:
             self._restore_all(data[at : at + HEADER_SIZE + 1], at)
         if not self._watching:
             self._stops = SERVER_STOPS
-        if held and not self._recounting:
+        if held:
             self._resume()
-
-    def _recount(self) -> None:
-        """All is answered, but for Syncs that a COPY may have left: those are before our own.
-
-        Until then the client's words wait, for their answers could not be told from these.
-        """
-        self._table = HELD
-        if self._detour is None:
-            self._tell_server(close(gone(b"")) + messages.SYNC_MESSAGE)
-            self._swallow(self._recounted)
-
-    def _recounted(self, replies: list[Message], now: float) -> bytes:
-        self.miscounted = self._recounting = False
-        self._resume()
-        return self._belongings.news(replies)
 
     def _copy_in(self) -> None:
         """The Sync that ends a wait may be among those that are ignored."""
         super()._copy_in()
         if self._table is HELD:
-            self._resume(table=UP_TO_SYNC)
+            self._watch(TAGS)
+            self._resume(table=COPYING)
+        elif self._table is COPYING and self.copying and self._is_held:
+            self._wait_for_copy()
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether the client has said something that does not belong to its COPY."""
+        return bool(self._client_tail) and COPYING[self._client_tail[0]] == HOLDS
 
     def _unheard(self, at: int) -> bool:
         """Whether the client has heard nothing yet in answer to a batch that stands alone.

@@ -17,6 +17,7 @@ from typing import Final
 
 from guardproxy.errors import IllegalEvent, ProtocolViolation
 from guardproxy.session.acts import (
+    CALLS,
     COPY_END,
     EXTENDED,
     FLUSHES,
@@ -25,8 +26,10 @@ from guardproxy.session.acts import (
     LEAVES,
     REQUEST,
     RESUMES,
+    UNCOUNTED,
     client_table,
     skipped_table,
+    uncounted_table,
 )
 from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command, Evacuate, Parting
@@ -42,6 +45,7 @@ from guardproxy.wire.messages import (
     COPY_IN,
     DATA_ROW,
     ERROR,
+    FUNCTION_CALL,
     IDLE,
     NOTIFICATION,
     PARAMETER_STATUS,
@@ -54,14 +58,18 @@ STATEMENT_PREFIX: Final = 256
 """Bytes of the last statement kept for people to read."""
 
 _POOLED, _SKIPPED = client_table(ILLEGAL, {}), skipped_table(ILLEGAL)
+_UNCOUNTED: Final = uncounted_table(ILLEGAL)
+_DOOMED: Final = bytes(256)  # all is only forwarded
 HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS, NOTIFICATION])
 """What is looked at of all that a server sends."""
 SERVER_STOPS: Final = stops(HEEDED)
-MAX_COPY_END: Final = 10_000
-"""Bytes of a CopyFail: PostgreSQL's PQ_SMALL_MESSAGE_LIMIT."""
+MAX_SMALL: Final = 10_000
+"""Bytes of a CopyDone, CopyFail or Flush: PostgreSQL's PQ_SMALL_MESSAGE_LIMIT."""
 _MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-(; \t\r\n")
 # Bytes: the types of 65,535 parameters are 262,142. What is longer just passes, but for an error.
 _LONGEST_HEEDED: Final = 300_000
+_ENDLESS: Final = 1 << 60
+"""Bytes of a message that has no end: PostgreSQL does not read on."""
 _BEGINNING: Final = 256
 """Bytes of a long error: severity and SQLSTATE stand first, where PostgreSQL puts them."""
 
@@ -87,6 +95,7 @@ class Session(Detours):
         "_stops",
         "_table",
         "_trying",
+        "_uncounted",
         "_usual",
         "_watching",
         "application_name",
@@ -111,6 +120,7 @@ class Session(Detours):
         self.last_request = b""
         self._table = self._usual = _POOLED
         self._skipped = _SKIPPED
+        self._uncounted = _UNCOUNTED
         self._stops = SERVER_STOPS
         self._client_tail = b""
         self._edits: list[Edit] = []  # to be made in the chunk at hand
@@ -151,7 +161,9 @@ class Session(Detours):
         while end - at >= HEADER_SIZE:
             kind, length = header(data, at)
             if length < 4:
-                raise self._violation(f"invalid message length {length}", at)
+                self._violated(f"invalid message length {length}", at)
+                at = end + _ENDLESS
+                break
             act = self._table[kind]
             if act == REQUEST:
                 if kind == QUERY and not self._asked(data, at, length):
@@ -189,32 +201,58 @@ class Session(Detours):
     def _note(self, act: int, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
         """A message that is seldom, and matters; False if it cannot be judged before more comes."""
         if act == ILLEGAL:
-            raise self._violation(f"invalid frontend message type {kind}", at)
+            self._violated(f"invalid frontend message type {kind}", at)
+            return True
         if act == FLUSHES:
-            return self._no_longer_than(HEADER_SIZE - 1, length, at)
+            if 4 < length <= MAX_SMALL:  # refused like a malformed message of the extended protocol
+                self._extended(now)
+            return self._no_longer_than(MAX_SMALL, length, at)
+        if act == UNCOUNTED:
+            if self.state is not _ACTIVE:
+                self.enter(_ASKED, now)
+            return True
         if act == COPY_END:
             self._copy_end()
-            return self._no_longer_than(MAX_COPY_END, length, at)
+            return self._no_longer_than(MAX_SMALL, length, at)
         if act == RESUMES:
             self._table = self._usual
             self.owed.append(kind)
             self.unsynced = False
             return True
+        if act == CALLS:
+            return self._call(length, data, at, now)
         self._extended(now)
         start = data.find(b"\0", at + HEADER_SIZE) + 1 or len(data)
         self._remember(data[start : start + STATEMENT_PREFIX])
         return True
 
     def _no_longer_than(self, most: int, length: int, at: int) -> bool:
-        """PostgreSQL does not answer these; longer ones it would, even if nothing is owed."""
+        """PostgreSQL does not answer these; for longer ones it ends the connection."""
         if length > most:
-            raise self._violation(f"invalid message length {length}", at)
+            self._violated(f"invalid message length {length}", at)
         return True
 
-    def _violation(self, what: str, at: int) -> ProtocolViolation:
-        """Of the message at `at`. What stands before it in the chunk is not sent on either."""
-        self.miscounted = self.miscounted or at > 0
-        return ProtocolViolation(what)
+    def _violated(self, what: str, at: int) -> None:
+        """The message at `at` ends the session.
+
+        If answers are still to come, or requests stand before it in the chunk, it is left to
+        PostgreSQL, which answers those first and then ends the connection. Else we say so, and the
+        server stays.
+        """
+        if not (at or self.owed or self.unsynced):
+            raise ProtocolViolation(what)
+        self.reply_count_unknown = True
+        self._table = self._usual = _DOOMED
+
+    def _call(self, length: int, data: bytes, at: int, now: float) -> bool:
+        """FunctionCall, which is answered like a Query; False if more of it is needed."""
+        if self.unsynced:
+            self._doubtful = self._watching = True
+        self.owed.append(FUNCTION_CALL)
+        self.unsynced = False
+        if self.state is not _ACTIVE:
+            self.enter(_ASKED, now)
+        return True
 
     def _extended(self, now: float) -> None:
         """A message of the extended protocol, which a Sync must follow."""
@@ -302,8 +340,8 @@ class Session(Detours):
         self.leased = False
         doubtful = self._doubtful and bool(self.owed)
         relayed = self._detour is not None and not self._answered  # a login
-        unsettled = self._client_skip or relayed or doubtful or self.miscounted
-        if not leased or unsettled or self.farewell:
+        unknown = self.reply_count_unknown or self._syncs_in_doubt
+        if not leased or self._client_skip or relayed or doubtful or unknown or self.farewell:
             return None
         return Parting(
             len(self._answered) + len(self.owed),
@@ -344,10 +382,7 @@ class Session(Detours):
                     break
                 if self.owed:
                     del self.owed[0]
-                elif self._table is self._skipped:  # a Sync was not ignored: its COPY had failed
-                    self._table = self._usual
-                    self.unsynced = False
-                elif self.miscounted and self.state is not _ACTIVE:  # nor was this one
+                elif self.reply_count_unknown and self.state is not _ACTIVE:
                     self.enter(_ASKED, now)
                 status = data[at + HEADER_SIZE]
                 self.queries += 1
@@ -370,10 +405,14 @@ class Session(Detours):
                 if end - at <= length:
                     break
                 self._heed(kind, data[at + HEADER_SIZE : at + length + 1], at)
+                if kind == ERROR and self.on_detour:
+                    return self._turn_aside(data, at + length + 1, now)
             elif kind == ERROR:
                 if end - at < _BEGINNING:
                     break
                 self._error(data[at + HEADER_SIZE : at + _BEGINNING])
+                if self.on_detour:
+                    return self._turn_aside(data, at + length + 1, now)
             at += length + 1
             if at >= end:
                 break
@@ -386,6 +425,15 @@ class Session(Detours):
             data = self._edited(data)
         self.sent += len(data)
         return data
+
+    def _turn_aside(self, data: bytes, at: int, now: float) -> bytes:
+        """An error has put a detour in place: what the server says from `at` on takes it."""
+        rest = data[at:] if at < len(data) else b""
+        self._server_skip = max(at - len(data), 0)
+        passed = self._edited(data[: len(data) - len(rest)])
+        self.sent += len(passed)
+        assert self._detour is not None
+        return passed + self._detour(rest, now)
 
     def _settled(self, data: bytes, at: int) -> None:
         """Nothing is owed any more; the ReadyForQuery that says so begins at `at`."""
@@ -408,13 +456,39 @@ class Session(Detours):
     def _error(self, body: bytes) -> None:
         """The server refuses something, or says goodbye; of a long `body`, the beginning."""
         self.timings.errors.count(messages.sqlstate(body))
-        self._copy_failed()
+        if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
+            self.farewell = True
+        if self.reply_count_unknown:
+            return
+        if self._replies_in_doubt and not self.farewell:
+            self._lose_count()
+            return
+        self._copy_over()
         if self.owed[:1] != b"S" and SYNC in self.owed:
             self._doubtful = self._watching = True
         if self.unsynced and not self.owed:  # its Sync has not been sent yet
             self._table = self._skipped
-        if b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
-            self.farewell = True
+
+    @property
+    def _replies_in_doubt(self) -> bool:
+        """Whether an error that comes now leaves open how many ReadyForQuery follow.
+
+        That of a COPY with Syncs behind it does; and one in front of a request without a Sync
+        between, which is then skipped: the error may also be that request's own.
+        """
+        return self._syncs_in_doubt or (self._doubtful and self.owed[:1] != b"S")
+
+    def _lose_count(self) -> None:
+        """It cannot be known any more what the server owes, so nothing is counted from here on.
+
+        All passes as it comes. The state is what the last ReadyForQuery said; nothing of ours is
+        asked of the server, and nobody else gets it: it is closed when its client leaves.
+        """
+        self.reply_count_unknown = True
+        self.owed.clear()
+        self._copy_ends.clear()
+        self.unsynced = self.copying = self._doubtful = False
+        self._table = self._usual = self._uncounted
 
     # -- idle for too long -------------------------------------------------------------------------
 
@@ -426,8 +500,9 @@ class Session(Detours):
         """
         if self.halfway:
             return b""  # it is saying something, if slowly
-        if self.state is State.PARKED:
-            self.commands.append(Command.EXPIRE)
+        if self.state is State.PARKED or (self.state is State.IDLE and self.reply_count_unknown):
+            self.commands.append(Command.EXPIRE)  # nothing to ask, or no way to tell the answer
+            return b""
         if self.state is not State.IDLE or self._detour or self._spared == self.since:
             return b""
         if self._server_skip or self._server_tail:

@@ -11,8 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from guardproxy.errors import ProtocolViolation
 from guardproxy.session.acts import (
-    CALLS,
+    COPIES,
+    COPY_BOUND,
+    COPY_BOUND_UP_TO_SYNC,
+    COPYING,
     ENDS,
     HELD,
     HOLDS,
@@ -20,6 +24,7 @@ from guardproxy.session.acts import (
     PARSES,
     RESUMES,
     ROAMING,
+    SPOILS,
     UP_TO_SYNC,
 )
 from guardproxy.session.belongings import Belongings, Blind, Rules
@@ -27,10 +32,11 @@ from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_boun
 from guardproxy.session.commands import Command
 from guardproxy.session.glance import glance
 from guardproxy.session.pins import ANYTHING, EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
-from guardproxy.session.prepared import MAX_CARRIED, Reading
-from guardproxy.session.session import HEEDED, Session
+from guardproxy.session.prepared import MAX_CARRIED, Reading, close, gone
+from guardproxy.session.recount import Recount
+from guardproxy.session.session import HEEDED, MAX_SMALL, Session
 from guardproxy.session.shared_names import SharedNames
-from guardproxy.session.statement import concerns_statements, hides_deallocate, key
+from guardproxy.session.statement import concerns_statements, copies_in, hides_deallocate, key
 from guardproxy.session.states import Event, State
 from guardproxy.session.suspicion import Scan
 from guardproxy.session.waiting import BACKLOG_LIMIT
@@ -43,9 +49,11 @@ from guardproxy.wire.messages import (
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
     DESCRIBE,
+    EMPTY_QUERY,
     ERROR,
     FUNCTION_CALL,
     PARSE_COMPLETE,
+    PORTAL_SUSPENDED,
     SYNC,
 )
 
@@ -56,7 +64,7 @@ _PORTAL: Final = ord("P")
 
 _ANSWERS: Final = HEEDED + DESCRIPTIONS + bytes([PARSE_COMPLETE, CLOSE_COMPLETE])
 _COMPLETIONS: Final = stops(_ANSWERS)
-_TAGS: Final = stops(_ANSWERS + bytes([COMMAND_COMPLETE]))
+TAGS: Final = stops(_ANSWERS + bytes([COMMAND_COMPLETE, EMPTY_QUERY, PORTAL_SUSPENDED]))
 
 MAX_NAME: Final = 64 * 1024
 """Bytes of a portal's and a statement's name together."""
@@ -84,9 +92,11 @@ class Speaking(Session):
         "_asked_at",
         "_asking",
         "_belongings",
+        "_flushed",
         "_held",
+        "_prompted",
         "_ran",
-        "_recounting",
+        "_recount",
         "_repeatable",
         "_repeating",
         "_restore",
@@ -96,6 +106,7 @@ class Speaking(Session):
         "_scan",
         "_statements",
         "_suspects",
+        "_up_to_sync",
     )
 
     def __init__(
@@ -108,6 +119,7 @@ class Speaking(Session):
     ) -> None:
         super().__init__(parameters, now, timings)
         self._table = self._usual = ROAMING
+        self._up_to_sync = UP_TO_SYNC
         self._rules = rules
         self._read_by(rules.scan_for(known))
         self._belongings = Belongings(parameters, known, rules.probe)
@@ -118,7 +130,9 @@ class Speaking(Session):
         self._restore: set[str] = set()  # settings that RESET may have taken too far back
         self._restore_local: set[str] = set()  # the same, until the transaction ends
         self._ran = False  # something has, since what may reset settings was said
-        self._recounting = False  # what its server owes is to be found out
+        self._recount: Recount | None = None  # how to find out what its server owes
+        self._flushed = False  # the server was told to say how a COPY ends
+        self._prompted = False  # it was told something that it refuses if it reads COPY data
         self._held = b""
         self._repeatable = b""  # a batch that begins with Bind, as the client said it
         self._said = (0, 0)  # bytes the client had heard before it, and said with it
@@ -142,7 +156,7 @@ class Speaking(Session):
             self._restore |= finding.restores
             self._restore_local |= finding.restores_local
         if finding.must_end:
-            self._watch(_TAGS)
+            self._watch(TAGS)
         elif finding.local:
             self._watch(_COMPLETIONS)  # to see where the transaction ends
 
@@ -159,7 +173,7 @@ class Speaking(Session):
 
     def _watch(self, table: bytes) -> None:
         """Look at more of what the server says, until nothing is owed."""
-        if self._stops is not _TAGS:
+        if self._stops is not TAGS:
             self._stops = table
         self._watching = True
 
@@ -168,7 +182,7 @@ class Speaking(Session):
         if end >= len(data) and length <= MAX_CARRIED:
             return False
         text = data[at + HEADER_SIZE : end]
-        finding = self._scan.examine(text) if glance(text, self._suspects) else _NOTHING
+        finding = self._examine(text) if glance(text, self._suspects) else _NOTHING
         waits = self.owed and not (self.unsynced or self.copying)
         if waits and concerns_statements(finding, text):
             return self._hold(data, at)  # what is there to execute depends on what comes before
@@ -185,11 +199,19 @@ class Speaking(Session):
             self._make_way(finding, text, at)
             if finding.must_end:
                 self._table = HELD
+            elif finding.copies:
+                self._table = COPYING
+                self._watching = True
             if finding.forgets and hides_deallocate(text):
                 self._statements.distrust()
         if end >= len(data):  # the rest is still to come
             self._opaque(at)
         return True
+
+    def _examine(self, text: bytes) -> Finding:
+        """What the text may do, to the session and to the count of replies."""
+        finding = self._scan.examine(text)
+        return replace(finding, copies=True) if copies_in(text) else finding
 
     def _opaque(self, at: int) -> None:
         """A Query too long to wait for: what is in its end may be anything."""
@@ -197,7 +219,7 @@ class Speaking(Session):
         if not (self.unsynced and self.state is State.FAILED):
             self._in_front(b"", at)
         self._statements.distrust()
-        self._watch(_TAGS)
+        self._watch(TAGS)
         self._table = HELD
 
     def _make_way(
@@ -211,7 +233,7 @@ class Speaking(Session):
         for each in self._statements.executes(text) if runs else ():
             self._suspect(each)
             if each.must_end:
-                self._table = UP_TO_SYNC if bound or self.unsynced else HELD
+                self._table = self._up_to_sync if bound or self.unsynced else HELD
 
     def _in_front(self, text: bytes, at: int, runs: bool = True, bound: bytes = b"") -> None:
         """If all is quiet in a batch of its own: should it fail, that must not be the client's."""
@@ -220,7 +242,7 @@ class Speaking(Session):
         batch = self.queries - 1 if apart else self._batch
         quiet = apart and self.state in _OUTSIDE
         first = self._statements.for_sql(text, batch, runs, failed, quiet, bound)
-        self._watch(_TAGS)  # a statement that is executed may be a DEALLOCATE
+        self._watch(TAGS)  # a statement that is executed may be a DEALLOCATE
         if first and apart:
             first += messages.SYNC_MESSAGE
             self._swallow(lambda replies, now: self._way_made(batch, replies))
@@ -248,11 +270,34 @@ class Speaking(Session):
 
     def _hold(self, data: bytes, at: int) -> bool:
         """What comes from the client waits until nothing is owed."""
-        self._table = HELD
         self._watching = True
+        if self._table is COPYING:
+            self._wait_for_copy()
+        else:
+            self._table = HELD
+            if self._recount is not None and self._detour is None:
+                self._begin_recount()
         if len(data) - at > BACKLOG_LIMIT:
             self.commands.append(Command.PAUSE_CLIENT)
         return False
+
+    def _wait_for_copy(self) -> None:
+        """What the client says next does not belong to the COPY that may be under way.
+
+        If its end was sent, or was not needed, PostgreSQL answers when it is told to flush. If it
+        reads data it knows no message but those of a COPY, and refuses ours as it would refuse the
+        client's. If the COPY has failed and the error is on its way, that decides.
+        """
+        if self.copying and not self._prompted:
+            self._prompted = True
+            self._tell_server(close(gone(b"")) + messages.FLUSH_MESSAGE)
+        elif not self._flushed:
+            self._tell_server(messages.FLUSH_MESSAGE)
+        self._flushed = True
+
+    def _begin_recount(self) -> None:
+        """Ask the server for what nobody else can answer; the client's words wait."""
+        raise NotImplementedError
 
     def _resume(self, before: bytes = b"", table: bytes | None = None) -> None:
         """The client has waited enough: it says `before` now, and what it has said since."""
@@ -274,17 +319,27 @@ class Speaking(Session):
             return self._parse(length, data, at, now)
         if act == HOLDS:
             return self._hold(data, at)
-        if act == CALLS:
-            return self._call(length, data, at, now)
         if act == ENDS:
             return self._end_batch()
+        if act == COPIES:
+            self._edits.append((at, at, self._statements.before_copy(self._batch)))
+            self._extended(now)
+            self._table = COPYING
+            self._watch(TAGS)
+            return True
+        if act == SPOILS:
+            self._edits.append((at, at + 1, b"d"))
+            return True
         noted = super()._note(act, kind, length, data, at, now)
-        if act == RESUMES and (self._restore or self._restore_local or self._recounting):
-            self._table = HELD  # what has been reset is put back first; or counted
+        if act == RESUMES and (self._restore or self._restore_local):
+            self._table = HELD  # what has been reset is put back first
         return noted
 
     def _named(self, kind: int, length: int, data: bytes, at: int, now: float) -> bool:
         """Bind, Describe or Close; their statement's name is from `start` to `stop`."""
+        if kind != BIND and length > MAX_SMALL:
+            self._violated(f"invalid message length {length}", at)
+            return True
         start = at + HEADER_SIZE + 1
         first = data[start - 1] if start <= len(data) else -1
         if kind == DESCRIBE and first == _PORTAL:
@@ -336,7 +391,8 @@ class Speaking(Session):
         """Names do not end in what is here of a message: PostgreSQL's to judge, if it is all."""
         here = len(data) - at
         if here > MAX_NAME:
-            raise self._violation("the names in a message are too long", at)
+            self.reply_count_unknown = self.reply_count_unknown or at > 0
+            raise ProtocolViolation("the names in a message are too long")
         return here > length
 
     def _tells_more(self, length: int, name: bytes) -> bool:
@@ -356,8 +412,11 @@ class Speaking(Session):
         if finding is not _NOTHING:  # what a statement may do, it may do each time
             self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
             self._make_way(finding, statements.text(name), at, bound=name)
+            if finding.copies:
+                self._usual, self._up_to_sync = COPY_BOUND, COPY_BOUND_UP_TO_SYNC
+                self._table = self._up_to_sync if self._table is UP_TO_SYNC else self._usual
             if finding.must_end:
-                self._table = UP_TO_SYNC
+                self._table = self._up_to_sync
         if there != name and not self._where_it_is(length, data, at, start, stop, binds=True):
             return False
         if finding.forgets:
@@ -371,7 +430,7 @@ class Speaking(Session):
                 self._statements.close_portal(self._batch)
                 self._watch(_COMPLETIONS)
         elif kind == CLOSE:
-            self._table = UP_TO_SYNC
+            self._table = self._up_to_sync
             name = key(data[start:stop])
             there = self._statements.close(name, self._batch)
             self._watch(_COMPLETIONS)
@@ -403,7 +462,7 @@ class Speaking(Session):
         if uncertain and not asked_next(data, at + length + 1):
             return self._judge(first, there, data, at)
         if first and stop == start:
-            self._table = UP_TO_SYNC  # what is unnamed then depends on how this ends
+            self._table = self._up_to_sync  # what is unnamed then depends on how this ends
         if full is not name and there != name and there.endswith(name):  # errors name all of it
             there = there[: len(there) - len(name)] + full
         if first or there != name:
@@ -445,9 +504,9 @@ class Speaking(Session):
             return True
         text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
         self._remember(text)
-        finding = self._scan.examine(text) if glance(text, self._suspects) else _NOTHING
+        finding = self._examine(text) if glance(text, self._suspects) else _NOTHING
         if not whole:
-            finding = replace(finding, suspicion=EVERYTHING)
+            finding = replace(finding, suspicion=EVERYTHING, copies=True)
             self._suspect(_TOO_LONG)
         self._make_way(finding, text, at, runs=False)  # for the columns of EXECUTE
         alone = not self.unsynced
@@ -455,7 +514,7 @@ class Speaking(Session):
         self._extended(now)
         name = key(data[start:stop])
         if name or not alone:
-            self._table = UP_TO_SYNC  # what the name stands for then depends on how this ends
+            self._table = self._up_to_sync  # what the name stands for then depends on how this ends
         if name:
             body = data[stop + 1 : end] if whole else b""
             first, there = self._statements.parse(name, body, finding, self._batch)

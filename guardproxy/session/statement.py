@@ -57,6 +57,15 @@ shown = lru_cache(maxsize=4096)(redact)
 """The same, remembered: windows show the same few statements, look after look."""
 
 
+def copies_in(text: bytes) -> bool:
+    """Whether there may be a COPY FROM STDIN in it; FROM STDOUT is the same to PostgreSQL.
+
+    (src/backend/parser/gram.y, copy_file_name.) No encoding hides these letters.
+    """
+    lowered = text.lower()
+    return b"copy" in lowered and (b"stdin" in lowered or b"stdout" in lowered)
+
+
 def _shown(token: re.Match[str]) -> str:
     if token["gap"]:
         return " "

@@ -69,6 +69,7 @@ class Statements:
         "_shelf",
         "_size",
         "_unnamed",
+        "begun",
         "forgetting",
         "here",
         "names",
@@ -90,6 +91,7 @@ class Statements:
         self.forgetting = False  # DEALLOCATE ALL is under way: what is not there shall not be made
         self._deallocated: list[bytes] = []  # what SQL under way names
         self._anew: set[bytes] = set()  # what has been prepared behind that
+        self.begun = False  # the Execute that `before_copy` stands in front of is what comes next
         self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
 
     @property
@@ -360,6 +362,12 @@ class Statements:
         self._pending.append((batch, True, self._undo_unnamed()._replace(mark=True)))
         return close(gone(b""))
 
+    def before_copy(self, batch: int) -> bytes:
+        """What is answered when all is that stands before an Execute in its batch."""
+        self.begun = False
+        self._pending.append((batch, True, Undo(begins=True)))
+        return close(gone(b""))
+
     def close_portal(self, batch: int) -> None:
         """Its CloseComplete is the client's."""
         self._pending.append((batch, False, None))
@@ -380,7 +388,11 @@ class Statements:
         What earlier ones have left was said after their error had come, and skipped as well.
         """
         self._skip_to(batch)
-        return bool(self._pending) and self._pending.popleft()[1]
+        if not self._pending:
+            return False
+        _, ours, undo = self._pending.popleft()
+        self.begun = undo is not None and undo.begins
+        return ours
 
     def _skip_to(self, batch: int) -> None:
         if self._pending and self._pending[0][0] < batch:

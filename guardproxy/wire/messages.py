@@ -35,6 +35,7 @@ COMMAND_COMPLETE: Final = ord("C")
 COPY_BOTH: Final = ord("W")
 COPY_IN: Final = ord("G")
 DATA_ROW: Final = ord("D")
+EMPTY_QUERY: Final = ord("I")
 ERROR: Final = ord("E")
 NEGOTIATE_PROTOCOL_VERSION: Final = ord("v")
 NOTICE: Final = ord("N")
@@ -47,6 +48,7 @@ ROW_DESCRIPTION: Final = ord("T")
 PARSE_COMPLETE: Final = ord("1")
 BIND_COMPLETE: Final = ord("2")
 CLOSE_COMPLETE: Final = ord("3")
+PORTAL_SUSPENDED: Final = ord("s")
 
 # ReadyForQuery's status byte.
 IDLE: Final[int] = ord("I")
@@ -248,9 +250,9 @@ def notice(text: str, detail: str = "") -> bytes:
 PARSE_COMPLETE_MESSAGE: Final = message(PARSE_COMPLETE)
 BIND_COMPLETE_MESSAGE: Final = message(BIND_COMPLETE)
 CLOSE_COMPLETE_MESSAGE: Final = message(CLOSE_COMPLETE)
-EMPTY_QUERY_RESPONSE: Final = message(ord("I"))
+EMPTY_QUERY_RESPONSE: Final = message(EMPTY_QUERY)
 NO_DATA_MESSAGE: Final = message(NO_DATA)
-PORTAL_SUSPENDED_MESSAGE: Final = message(ord("s"))
+PORTAL_SUSPENDED_MESSAGE: Final = message(PORTAL_SUSPENDED)
 
 
 def bound_text(bind: bytes, number: int) -> str | None:

@@ -124,9 +124,10 @@ CONVERSATIONS = {
         S> ParseComplete + BindComplete + CopyInResponse 0
         C> CopyData nonsense
         S> ErrorResponse ERROR 22P02 "not a number"
+        # from here on nothing is counted: the first Sync may be answered, or was ignored
         == active, owed
         C> Sync
-        == active, owed S
+        == active, owed
         S> ReadyForQuery I
         == idle, owed""",
     "COPY in, extended, in a pipeline": """
@@ -202,8 +203,9 @@ CONVERSATIONS = {
         C> Sync + CopyData 2 + CopyFail no + Sync
         S> CopyInResponse 0 + CommandComplete "COPY 1"
         == active, owed QSS
+        # nor here: the Sync between the two may have been answered
         S> CopyInResponse 0 + ErrorResponse ERROR 57014 no + ReadyForQuery I
-        == active, owed S
+        == idle, owed
         S> ReadyForQuery I
         == idle, owed""",
     "COPY in, sent ahead twice, of which the first fails": """
@@ -242,8 +244,24 @@ CONVERSATIONS = {
         S> ErrorResponse ERROR P0001 "a trigger says no" + ReadyForQuery I
         == idle, owed
         C> CopyData 1 + CopyDone + Sync
-        == active, owed S
+        == active, owed
         S> ReadyForQuery I
+        == idle, owed""",
+    "two failing COPYs in a row, each with its Syncs": """
+        C> Parse "" "COPY t FROM STDIN" + Bind "" "" + Execute "" + Sync
+        C> Bind "" "" + Execute "" + Sync
+        S> ParseComplete + BindComplete + CopyInResponse 0 + ErrorResponse ERROR P0001 no
+        S> ReadyForQuery I
+        == idle, owed
+        S> BindComplete + CopyInResponse 0 + ErrorResponse ERROR P0001 no + ReadyForQuery I
+        == idle, owed""",
+    "a Query that may be skipped behind an error": """
+        C> Parse "" wrong + Query "SELECT 1" + Sync
+        S> ErrorResponse ERROR 42601 "syntax error" + ReadyForQuery I
+        == idle, owed
+        C> Query "SELECT 1"
+        == active, owed
+        S> CommandComplete "SELECT 1" + ReadyForQuery I
         == idle, owed""",
     "the end of a COPY, and none there": """
         C> Query "SELECT 1" + CopyData 1 + CopyDone

@@ -184,15 +184,6 @@ def test_what_has_an_impossible_length_is_owed_nothing(wrong: bytes) -> None:
     assert parting.settled
 
 
-@pytest.mark.parametrize("wrong", [b"Q\0\0\0\3", b"y\0\0\0\4"])
-def test_what_stands_before_a_violation_is_not_waited_for(wrong: bytes) -> None:
-    """It is not sent on, so its server owes less than it seems."""
-    session = idle().session
-    with pytest.raises(ProtocolViolation):
-        session.client_sent(said("C", "Query x") + wrong, 1.0)
-    assert session.leave(1.0) is None
-
-
 # -- Terminate -------------------------------------------------------------------------------------
 
 
@@ -252,15 +243,47 @@ def test_a_second_password_is_a_protocol_violation() -> None:
         idle().play("C> PasswordMessage secret")
 
 
-@pytest.mark.parametrize(
-    "wrong", [("Flush x"), f"CopyDone {'x' * 10_000}", f"CopyFail {'x' * 10_000}"]
-)
+TOO_LONG = [f"{name} {'x' * 10_000}" for name in ("CopyDone", "CopyFail", "Flush")]
+
+
+@pytest.mark.parametrize("wrong", TOO_LONG)
 def test_so_is_one_that_would_be_answered_out_of_turn(wrong: str) -> None:
-    """Who gets the server next would hear that."""
+    """The next client of the server would hear that."""
     stage = idle("C> Flush + CopyDone + CopyFail no\n== idle, owed")
     with pytest.raises(ProtocolViolation, match="invalid message length"):
-        stage.session.client_sent(said("C", f"Query x + {wrong}"), 1.0)
+        stage.session.client_sent(said("C", wrong), 1.0)
+
+
+@pytest.mark.parametrize("wrong", [*TOO_LONG, "Unknown", "PasswordMessage x"])
+@pytest.mark.parametrize("before", ["Query x", "Parse '' x"])
+def test_postgresql_answers_what_came_before_it(before: str, wrong: str) -> None:
+    """And then it ends the connection, in its own words."""
+    stage = idle(f"C> {before} + {wrong}\n== active")
     assert stage.session.leave(1.0) is None
+    idle(f"""
+        C> {before}
+        C> {wrong}
+        C> Query y
+        S> ErrorResponse ERROR 42601 x + ReadyForQuery I + ErrorResponse FATAL 08P01 bye""")
+
+
+def test_behind_an_impossible_length_no_message_can_be_told() -> None:
+    stage = idle()
+    words = said("C", "Query x") + b"Q\0\0\0\3" + b"PPPPPPPP"
+    assert stage.session.client_sent(words, 1.0) == words
+    assert stage.session.client_sent(b"SSSSSSS", 1.0) == b"SSSSSSS"
+    assert stage.session.leave(1.0) is None
+
+
+def test_a_flush_with_a_body_is_refused_like_a_malformed_bind() -> None:
+    idle("""
+        C> Flush x
+        == active, owed
+        S> ErrorResponse ERROR 08P01 "invalid message format"
+        C> Query x + Sync
+        == active, owed S
+        S> ReadyForQuery I
+        == idle, owed""")
 
 
 @pytest.mark.parametrize(("speaker", "kind"), [("C", b"Q"), ("C", b"d"), ("S", b"D"), ("S", b"E")])

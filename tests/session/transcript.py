@@ -91,8 +91,12 @@ def _strings(words: list[str]) -> bytes:
 
 
 def _parse(name: str, text: str, *types: str) -> bytes:
-    oids = b"".join(int(oid).to_bytes(4, "big") for oid in types)
-    return _strings([name, text]) + len(types).to_bytes(2, "big") + oids
+    return _strings([name, text]) + _types(types)
+
+
+def _types(oids: tuple[str, ...]) -> bytes:
+    """The types of parameters, as Parse and ParameterDescription have them."""
+    return len(oids).to_bytes(2, "big") + b"".join(int(oid).to_bytes(4, "big") for oid in oids)
 
 
 LAYOUTS: dict[str, Callable[..., bytes]] = {
@@ -140,6 +144,7 @@ SEVERAL: dict[str, Callable[..., bytes]] = {
     "PutBack": lambda *words: _executes(PUT_BACK, words),
     "SetAll": lambda *words: _before("RESET ALL", _set_anew(*words)),
     "Executed": _executed,
+    "Types": lambda *oids: messages.message(ord("t"), _types(oids)),
 }
 """One word for several messages."""
 
