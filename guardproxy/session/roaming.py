@@ -302,6 +302,7 @@ class Roaming(Speaking):
         """An Execute that may have been a COPY has ended: nothing is in doubt behind it."""
         if self._table is COPYING and self._statements.begun:
             self._flushed = self._statements.begun = False
+            self._ignored_in = -1  # a COPY that succeeds has ignored the Syncs before its end
             self._resume(table=self._up_to_sync)
 
     def _skip_requests(self) -> None:

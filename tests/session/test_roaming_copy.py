@@ -98,6 +98,24 @@ def test_without_a_sync_its_end_is_asked_for() -> None:
         == idle, owed""")
 
 
+def test_an_error_behind_a_copy_that_succeeded_leaves_nothing_in_doubt() -> None:
+    """Its Sync was ignored for certain, and it was the Bind behind it that failed."""
+    idle(f"""
+        C> {BEGIN} + Sync
+        >S {BEGUN} + Sync
+        S> {STARTS}
+        >C {HEARD}
+        C> CopyData 1 + CopyDone
+        C| Bind '' s + Sync
+        !! TELL_SERVER
+        >S Flush
+        S> CommandComplete COPY
+        !! TELL_SERVER
+        >S Bind '' guardproxy_gone_s + Sync
+        S> ErrorResponse ERROR 26000 x + {READY}
+        == idle, owed""")
+
+
 def test_what_only_looks_like_a_copy_holds_nothing_up() -> None:
     text = "'(select 1) -- copy from stdin'"
     idle(f"""
