@@ -37,7 +37,7 @@ from guardproxy.session.detours import Detours
 from guardproxy.session.parameters import DOUBTFUL, differing, setting
 from guardproxy.session.statement import database_in_question
 from guardproxy.session.states import READY, Event, State
-from guardproxy.session.waiting import BACKLOG_LIMIT
+from guardproxy.session.waiting import BACKLOG_LIMIT, MAX_SMALL
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Edit, Message, header, skim, splice, stops
@@ -63,8 +63,6 @@ _DOOMED: Final = bytes(256)  # all is only forwarded
 HEEDED: Final = bytes([READY_FOR_QUERY, COPY_IN, ERROR, PARAMETER_STATUS, NOTIFICATION])
 """What is looked at of all that a server sends."""
 SERVER_STOPS: Final = stops(HEEDED)
-MAX_SMALL: Final = 10_000
-"""Bytes of a CopyDone, CopyFail or Flush: PostgreSQL's PQ_SMALL_MESSAGE_LIMIT."""
 _MAY_CONCERN_DATABASES: Final = stops(b"CcDdAa/-(; \t\r\n")
 # Bytes: the types of 65,535 parameters are 262,142. What is longer just passes, but for an error.
 _LONGEST_HEEDED: Final = 300_000
@@ -324,7 +322,9 @@ class Session(Detours):
         self.received -= len(words)  # counted when it came
         edits, self._edits = self._edits, []
         first = len(self.commands)  # it may say goodbye behind them
-        self.for_server += self.client_sent(words, self.since)
+        before, self.for_server = self.for_server, b""
+        said = self.client_sent(words, self.since)
+        self.for_server = before + said + self.for_server  # what we say behind the words
         self.commands.insert(first, Command.TELL_SERVER)
         self._edits = edits
 

@@ -34,12 +34,12 @@ from guardproxy.session.glance import glance
 from guardproxy.session.pins import ANYTHING, EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
 from guardproxy.session.prepared import MAX_CARRIED, Reading, close, gone
 from guardproxy.session.recount import Recount
-from guardproxy.session.session import HEEDED, MAX_SMALL, Session
+from guardproxy.session.session import HEEDED, Session
 from guardproxy.session.shared_names import SharedNames
 from guardproxy.session.statement import concerns_statements, copies_in, hides_deallocate, key
 from guardproxy.session.states import Event, State
 from guardproxy.session.suspicion import Scan
-from guardproxy.session.waiting import BACKLOG_LIMIT
+from guardproxy.session.waiting import BACKLOG_LIMIT, MAX_SMALL
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Message, end_of_name, renaming, stops

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from guardproxy.errors import Declined
+from guardproxy.errors import Declined, ProtocolViolation
 from guardproxy.session.account import Account
 from guardproxy.session.commands import Command, Evacuate
 from guardproxy.session.states import Event, State
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, header, stops
+from guardproxy.wire.messages import FLUSH
 
 BACKLOG_LIMIT: Final = 64 * 1024
 """Bytes kept of a client that waits for a server; then its socket is not read any more."""
+MAX_SMALL: Final = 10_000
+"""Bytes of most messages: PostgreSQL's PQ_SMALL_MESSAGE_LIMIT."""
+MAX_LARGE: Final = (1 << 30) - 2
+"""Bytes of the others, which hold texts and data: PostgreSQL's PQ_LARGE_MESSAGE_LIMIT."""
 CANCELED: Final = Declined("canceling statement due to user request", sqlstate="57014")
 """PostgreSQL's own words."""
 
+_LARGE: Final = stops(b"QPBFd")
 _IDLE_TALK: Final = stops(b"HcdfX")
 _ANSWER: Final = messages.error(CANCELED) + messages.ready_for_query(messages.IDLE)
 
@@ -58,6 +64,8 @@ class Waiting(Account):
         if parked and worth_a_server(backlog):
             self.enter(_ASKED, now)
             self.commands.append(_WANT_SERVER)
+        elif parked:
+            refuse_too_long(backlog)
         return b""
 
     def _drop_idle_talk(self) -> bytes:
@@ -67,7 +75,7 @@ class Waiting(Account):
         """
         at = self._client_skip
         end = len(self.backlog)
-        while end - at >= HEADER_SIZE and self.backlog[at] in b"Hcdf":
+        while end - at >= HEADER_SIZE and is_idle_talk(*header(self.backlog, at)):
             at += header(self.backlog, at)[1] + 1
         self._client_skip = max(at - end, 0)
         self.backlog = self.backlog[at:]
@@ -94,6 +102,21 @@ class Waiting(Account):
             self.enter(Event.CANCELED, now)
         self.sent += len(_ANSWER)
         return _ANSWER
+
+
+def is_idle_talk(kind: int, length: int) -> bool:
+    """Whether PostgreSQL would take a message without an answer; a Flush has no body."""
+    if kind == FLUSH:
+        return length == 4
+    return kind in b"cdf" and 4 <= length <= (MAX_LARGE if _LARGE[kind] else MAX_SMALL)
+
+
+def refuse_too_long(said: bytes) -> None:
+    """Raise ProtocolViolation for a message that PostgreSQL would not read to its end."""
+    if len(said) >= HEADER_SIZE:
+        kind, length = header(said)
+        if not 4 <= length <= (MAX_LARGE if _LARGE[kind] else MAX_SMALL):
+            raise ProtocolViolation(f"invalid message length {length}")
 
 
 def worth_a_server(said: bytes) -> bool:

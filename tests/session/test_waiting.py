@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardproxy.errors import ProtocolViolation
 from guardproxy.session.commands import Command
 from guardproxy.session.states import Event, State
 from guardproxy.session.waiting import BACKLOG_LIMIT, first_request
@@ -199,3 +200,23 @@ def test_nothing_to_be_taken_back(words: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_where_a_request_ends_is_in_what_was_said(words: bytes) -> None:
     assert 0 <= first_request(words) <= len(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "length"),
+    [(b"D\0\0\x4e\x20P", 20000), (b"S\x80\0\0\0", 1 << 31), (b"Q\x3f\xff\xff\xff", 0x3FFFFFFF)],
+)
+def test_a_message_longer_than_postgresql_takes_is_not_waited_for(
+    words: bytes, length: int
+) -> None:
+    with pytest.raises(ProtocolViolation, match=f"invalid message length {length}"):
+        Stage().session.client_sent(words, 1.0)
+
+
+def test_a_flush_with_a_body_is_answered_by_a_server() -> None:
+    Stage().play("C| Flush x\n!! WANT_SERVER")
+
+
+def test_copy_data_of_any_length_is_dropped_where_no_copy_is() -> None:
+    stage = Stage()
+    stage.play(f"C| CopyData {'x' * 20_000}\nC| CopyDone + CopyFail no + Flush\n== parked")
