@@ -20,7 +20,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  operations     what operators ask for: pause, kill, close idle and the like
                  reception      who may come to the console; desk: one operator's connection
                  deadlines      many of one kind and one timer; janitor: the sweep
-                 cancels people log tls
+                 cancels people tls
+                 log            one line an event; logwriter: the thread that writes them
                  service        all of it, from phase to phase; drain: its end; systemd: what that
                                 gives us, and hears
              ops/               windows for people; they read views and know nothing of net

@@ -88,8 +88,8 @@ class Application:
         from guardproxy.net.service import GuardService
 
         settings = self._loaded.settings
-        self._observer = log.start(settings.log.format, settings.log.level)
-        self._log = log.Log(wants=self._observer.wants)
+        self._observer, writer = log.start(settings.log.format, settings.log.level)
+        self._log = log.Log(wants=self._observer.wants, dropped=lambda: writer.dropped)
         self._notifier = systemd.Notifier(os.environ, os.getpid())
         _raise_descriptor_limit()
         _check_watch(settings)

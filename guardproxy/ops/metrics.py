@@ -186,6 +186,11 @@ def _whole(seen: Overview) -> Iterator[Metric]:
     for result in ("ok", "failed"):
         reloads.add_metric([result], seen.reloads.get(result, 0))
     yield reloads
+    yield _counter(
+        "log_lines_dropped",
+        "Log lines that standard error did not take in time.",
+        seen.log_lines_dropped,
+    )
 
 
 def _pools(sums: Mapping[Name, _Sum]) -> Iterator[Metric]:
