@@ -4,6 +4,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
 (tests/test_floors.py holds the house to it). From the roof to the ground:
 
     roof     __main__ cli app   argv and exit codes; composition root: start, reload, drain, stop
+             signals            what each does; none kills by accident
              operate top        commands for a guard that runs: show, wait, shutdown, top; calls:
                                 over our own wire
     third    net/               sockets and timers; carries out, never chooses
@@ -22,6 +23,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  deadlines      many of one kind and one timer; janitor: the sweep
                  cancels people tls
                  log            one line an event; logwriter: the thread that writes them
+                 coalescing     one reload for many requests
                  service        all of it, from phase to phase; drain: its end; systemd: what that
                                 gives us, and hears
              ops/               windows for people; they read views and know nothing of net
