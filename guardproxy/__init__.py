@@ -60,7 +60,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 who is asked to give way; line: of those who wait for the same;
                                 orders: what it decides, round by round;
                                 pauses: where nobody gets a server; surplus: who goes when the cap
-                                falls; door: who may be in at all
+                                falls; door: who may be in at all; addresses: where PostgreSQL
+                                is, and where it is tried next
     first    wire/              sans-I/O: frames (HOT), messages, scram
     ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
              views              what people may see: frozen

@@ -107,6 +107,7 @@ class Looks:
             probes=pooler.totals.probes,
             reloads=dict(pooler.totals.reloads),
             log_lines_dropped=pooler.log.dropped(),
+            upstream_moves=pooler.totals.upstream_moves,
             endings=dict(pooler.endings.counts),
             errors=dict(pooler.totals.errors.counts),
         )

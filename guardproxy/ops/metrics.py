@@ -180,6 +180,9 @@ def _whole(seen: Overview) -> Iterator[Metric]:
     yield _counter(
         "probes", "Questions to PostgreSQL about what a session would leave behind.", seen.probes
     )
+    yield _counter(
+        "upstream_moves", "Times PostgreSQL was found at another address.", seen.upstream_moves
+    )
     reloads = CounterMetricFamily(
         "guardproxy_reloads", "Times the configuration was read again.", labels=["result"]
     )

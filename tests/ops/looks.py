@@ -145,6 +145,7 @@ def overview(**more: Any) -> Overview:
         "probes": 0,
         "reloads": {},
         "log_lines_dropped": 0,
+        "upstream_moves": 0,
         "endings": {},
         "errors": {},
     }
