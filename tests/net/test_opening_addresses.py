@@ -13,6 +13,7 @@ from guardproxy.net.upstream import Upstream
 from guardproxy.pool.addresses import DOWN_FOR, IN_RECOVERY_FOR, Address
 from guardproxy.settings import Pool, UpstreamTls
 from guardproxy.settings import Upstream as Settings
+from guardproxy.wire import messages
 from tests.net.conftest import Stages
 from tests.net.postgres import BUSY, Backend, Postgres, error
 from tests.net.stage import Stage
@@ -150,6 +151,29 @@ def test_new_clients_are_told_the_words_of_the_new_address(named: Site) -> None:
     for parameters in ({}, {"TimeZone": "Asia/Tokyo"}):
         heard = stage.connect().log_in(**parameters).hear()
         assert f"S server_version={NEW}" in heard
+
+
+def test_nor_do_other_pools_keep_the_words_of_the_old_one(named: Site) -> None:
+    """They have no server at the new address yet, and must ask there."""
+    stage, cluster = named.stage, named.cluster
+    for ip in (OLD, NEW):
+        cluster.places[ip].parameters["server_version"] = ip
+    stage.client(database="blog")
+    cluster.names["db"] = [NEW]
+    named.open_more()
+    heard = stage.connect().log_in(database="blog").hear()
+    assert f"S server_version={NEW}" in heard
+
+
+def test_a_cancel_request_goes_to_the_server_of_its_query(named: Site) -> None:
+    stage, cluster = named.stage, named.cluster
+    sleeper = stage.client().query("SLEEP")
+    cluster.names["db"] = [NEW]
+    named.open_more()
+    stage.connect().send(messages.cancel_request(sleeper.key))
+    assert len(cluster.places[OLD].cancels) == 1
+    assert cluster.places[NEW].cancels == []
+    assert "E 57014" in sleeper.hear()
 
 
 @pytest.mark.parametrize("answers", [[OLD, NEW], [NEW, OLD]])
