@@ -4,6 +4,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
 (tests/test_floors.py holds the house to it). From the roof to the ground:
 
     roof     __main__ cli app   argv and exit codes; composition root: start, reload, drain, stop
+             signals            what each does; none kills by accident
              operate top        commands for a guard that runs: show, wait, shutdown, top; calls:
                                 over our own wire
     third    net/               sockets and timers; carries out, never chooses
@@ -20,7 +21,9 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  operations     what operators ask for: pause, kill, close idle and the like
                  reception      who may come to the console; desk: one operator's connection
                  deadlines      many of one kind and one timer; janitor: the sweep
-                 cancels people log tls
+                 cancels people tls
+                 log            one line an event; logwriter: the thread that writes them
+                 coalescing     one reload for many requests
                  service        all of it, from phase to phase; drain: its end; systemd: what that
                                 gives us, and hears
              ops/               windows for people; they read views and know nothing of net
@@ -58,7 +61,8 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 who is asked to give way; line: of those who wait for the same;
                                 orders: what it decides, round by round;
                                 pauses: where nobody gets a server; surplus: who goes when the cap
-                                falls; door: who may be in at all
+                                falls; door: who may be in at all; addresses: where PostgreSQL
+                                is, and where it is tried next
     first    wire/              sans-I/O: frames (HOT), messages, scram
     ground   errors stats       exceptions with SQLSTATE and Reason; counters and histograms
              views              what people may see: frozen

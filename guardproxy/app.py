@@ -13,15 +13,22 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from guardproxy import __version__, files
 from guardproxy.config import Change, ConfigError, Loaded, amended, changes, needs_restart
+from guardproxy.errors import Declined
 from guardproxy.ops.gate import Gate
 from guardproxy.phases import Manner, Phase
+from guardproxy.signals import SignalHandlers
 from guardproxy.wire.frames import BUILD
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from guardproxy.net.operations import Operations
     from guardproxy.net.service import GuardService
     from guardproxy.ops.watcher import Asks, Watcher
     from guardproxy.ops.web import Web
@@ -41,13 +48,14 @@ def run(load: Callable[[], Loaded]) -> int:
 
     `load` reads the configuration, now and at each SIGHUP; it raises ConfigError.
     """
+    signals = SignalHandlers()
     loop = _new_loop()
     from twisted.internet import asyncioreactor
 
     asyncioreactor.install(loop)
     from twisted.internet import reactor
 
-    return Application(load, loop, reactor).run()
+    return Application(load, loop, reactor, signals).run()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -66,18 +74,28 @@ class Application:
     """One run of the guard."""
 
     def __init__(
-        self, load: Callable[[], Loaded], loop: asyncio.AbstractEventLoop, reactor: Any
+        self,
+        load: Callable[[], Loaded],
+        loop: asyncio.AbstractEventLoop,
+        reactor: Any,
+        signals: SignalHandlers,
     ) -> None:
+        from guardproxy.net.coalescing import Coalescing
+
         self._reactor = reactor
+        self._signals = signals
         self._load = load
         self._loop = loop
         self._loaded = load()
         self._files = files.look(files.paths(self._loaded))
         self._refusal: tuple[str, ...] | None = None  # why the last reload was not taken
+        self._reload_signalled = False  # by a SIGHUP, and not done yet
         self._watching: Any = None
         self._exit = STOPPED
         self._told_to_stop = False
         self._reloads: Counter[str] = Counter()
+        self._reloading: Coalescing[list[Change]] = Coalescing(reactor, monotonic, self._reload)
+        self._verbs: Operations | None = None
         self._service: GuardService | None = None
         self._amendments: dict[str, str] = {}  # set on the console; they outlive reloads
         self._web: Web | None = None
@@ -88,8 +106,8 @@ class Application:
         from guardproxy.net.service import GuardService
 
         settings = self._loaded.settings
-        self._observer = log.start(settings.log.format, settings.log.level)
-        self._log = log.Log(wants=self._observer.wants)
+        self._observer, writer = log.start(settings.log.format, settings.log.level)
+        self._log = log.Log(wants=self._observer.wants, dropped=lambda: writer.dropped)
         self._notifier = systemd.Notifier(os.environ, os.getpid())
         _raise_descriptor_limit()
         _check_watch(settings)
@@ -129,7 +147,8 @@ class Application:
 
         pooler = service.pooler
         pooler.totals.reloads = self._reloads
-        looks, verbs, aside = Looks(pooler), Operations(pooler), in_a_thread(self._reactor)
+        looks, aside = Looks(pooler), in_a_thread(self._reactor)
+        self._verbs = verbs = Operations(pooler)
         self._watcher = Watcher(looks, pooler, self._log, self._reactor, aside, _inquiry)
         self._watcher.take(service.settings)
         console = Console(looks, verbs, self, self._watcher)
@@ -213,9 +232,15 @@ class Application:
     # -- signals ----------------------------------------------------------------------------------
 
     def _hear_signals(self) -> None:
-        self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
-        self._loop.add_signal_handler(signal.SIGINT, self._interrupt)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        actions = {
+            signal.SIGTERM: ("stop when clients are at rest; again: at once", self._terminate),
+            signal.SIGINT: ("stop without a delay; again: at once", self._interrupt),
+            signal.SIGQUIT: ("stop at once", self._cut),
+            signal.SIGHUP: ("reload the configuration", self._hang_up),
+            signal.SIGUSR1: ("PAUSE all databases, until SIGUSR2 or RESUME", self._pause),
+            signal.SIGUSR2: ("RESUME all databases", self._resume),
+        }
+        self._signals.hear(self._loop, self._log, actions)
 
     def _terminate(self) -> None:
         """SIGTERM: end, after the delay."""
@@ -236,6 +261,33 @@ class Application:
             self._told_to_stop = True
             begin()
 
+    def _cut(self) -> None:
+        """SIGQUIT: end now."""
+        assert self._service is not None
+        self._told_to_stop = True
+        self._service.cut()
+
+    def _pause(self) -> None:
+        """SIGUSR1. The log says when the last server has been given back."""
+        assert self._verbs is not None
+        try:
+            paused = self._verbs.pause()
+        except Declined as why:
+            self._log.info("signal_declined", signal="SIGUSR1", why=why.message)
+        else:
+            paused.addCallbacks(lambda _: self._log.info("paused", database="*"), self._not_paused)
+
+    def _not_paused(self, failure: Failure) -> None:
+        failure.trap(Declined)  # it was resumed before
+
+    def _resume(self) -> None:
+        """SIGUSR2."""
+        assert self._verbs is not None
+        try:
+            self._verbs.resume()
+        except Declined as why:
+            self._log.info("signal_declined", signal="SIGUSR2", why=why.message)
+
     def _quit(self) -> None:
         """Told over HTTP: as one SIGTERM, however often."""
         assert self._service is not None
@@ -251,11 +303,15 @@ class Application:
 
     # -- reload -----------------------------------------------------------------------------------
 
-    def reload(self) -> list[Change]:
-        """Read everything anew and take it, whole or not at all; return what has changed.
+    def reload(self) -> Deferred[list[Change]]:
+        """Reload soon; fire with what has changed. ConfigError says why nothing has.
 
-        ConfigError says why nothing has.
+        Requests that come while one is pending share it.
         """
+        return self._reloading.ask()
+
+    def _reload(self) -> list[Change]:
+        """Read everything anew and take it, whole or not at all."""
         assert self._service is not None
         self._notifier.reloading()
         try:
@@ -310,16 +366,21 @@ class Application:
         self._amendments = amendments
         return told
 
-    def _reload(self) -> None:
+    def _hang_up(self) -> None:
         """SIGHUP."""
-        try:
-            self.reload()
-        except ConfigError as error:
-            self._refused(error)
-        else:
-            self._refusal = None
+        if not self._reload_signalled:
+            self._reload_signalled = True
+            self.reload().addCallbacks(self._accepted, self._refused)
 
-    def _refused(self, error: ConfigError) -> None:
+    def _accepted(self, told: list[Change]) -> None:
+        self._reload_signalled = False
+        self._refusal = None
+
+    def _refused(self, failure: Failure) -> None:
+        self._reload_signalled = False
+        self._refuse(_config_error(failure))
+
+    def _refuse(self, error: ConfigError) -> None:
         self._refusal = error.problems
         self._log.error("reload_refused", problems="; ".join(error.problems))
 
@@ -340,14 +401,23 @@ class Application:
         if self._service.phase is not Phase.SERVING:
             return
         if self._refusal is not None or files.look(self._files) != self._files:
-            try:
-                self.reload()
-            except ConfigError as error:
-                if error.problems != self._refusal:
-                    self._refused(error)
-            else:
-                self._refusal = None
+            self.reload().addCallbacks(self._accepted_anew, self._refused_again)
         self._watch()
+
+    def _accepted_anew(self, told: list[Change]) -> None:
+        self._refusal = None
+
+    def _refused_again(self, failure: Failure) -> None:
+        error = _config_error(failure)
+        if error.problems != self._refusal:
+            self._refuse(error)
+
+
+def _config_error(failure: Failure) -> ConfigError:
+    """The error of a failed reload; any other is raised."""
+    if not isinstance(failure.value, ConfigError):
+        failure.raiseException()
+    return failure.value
 
 
 def _inquiry(upstream: Upstream, watch: Watch) -> Asks:

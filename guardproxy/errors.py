@@ -42,6 +42,7 @@ class Reason(enum.Enum):
     SERVER_LOGIN_FAILED = "server_login_failed"
     CLOSED_BY_SERVER = "closed_by_server"
     RECONFIGURED = "reconfigured"  # the upstream's settings changed
+    UPSTREAM_MOVED = "upstream_moved"  # PostgreSQL is at another address now
     PAUSED = "paused"  # an operator's PAUSE
     RECONNECT = "reconnect"  # an operator's RECONNECT
 

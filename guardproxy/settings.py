@@ -68,7 +68,7 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(
             description="PostgreSQL's host; a directory means its Unix socket; several with commas,"
-            " tried in order as libpq does",
+            " the first that answers and is no standby",
             extra={"kind": "hosts"},
         ),
     ] = "127.0.0.1"

@@ -113,6 +113,7 @@ class Totals(Tally):
     cancels: int = 0
     handovers: int = 0  # servers that sessions gave back while they lived on
     probes: int = 0  # questions to PostgreSQL before that
+    upstream_moves: int = 0  # to another address of PostgreSQL
     errors: SqlStates = field(default_factory=SqlStates)  # ours, to clients
     reloads: Counter[str] = field(default_factory=Counter)  # "ok", "failed"
 

@@ -166,6 +166,8 @@ class Overview:
     handovers: int
     probes: int
     reloads: Mapping[str, int]  # "ok" and "failed"
+    log_lines_dropped: int
+    upstream_moves: int
     endings: Mapping[tuple[str, Reason], int]  # by kind too: "client" or "server"
     errors: Mapping[str, int]  # ours to clients, by SQLSTATE; PostgreSQL's are with the timings
 

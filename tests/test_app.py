@@ -10,12 +10,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from guardproxy.app import CUT, FORCED_GRACE, STOPPED, Application
 from guardproxy.config import ConfigError, Loaded, Pool, Reload, Settings
+from guardproxy.errors import Declined
+from guardproxy.net.coalescing import MIN_PAUSE, Coalescing
 from guardproxy.phases import Manner, Phase
 from guardproxy.settings import Auth, Http, Listen, Secret, Upstream, UpstreamTls, User
+from guardproxy.signals import SignalHandlers
 from guardproxy.watching import Watch
 
 
@@ -44,7 +49,10 @@ class Stage:
     def __init__(self) -> None:
         self.reactor, self.log, self.observer, self.service = Notes(), Notes(), Notes(), Service()
         self.next: Settings | Exception = Settings()
-        self.app = Application(self.load, cast(asyncio.AbstractEventLoop, None), self.reactor)
+        self.clock = Clock()
+        loop, signals = cast(asyncio.AbstractEventLoop, None), cast(SignalHandlers, Notes())
+        self.app = Application(self.load, loop, self.reactor, signals)
+        self.app._reloading = Coalescing(self.clock, self.clock.seconds, self.app._reload)
         self.notifier = Notes()
         self.app._notifier = cast(Any, self.notifier)
         self.app._log = cast(Any, self.log)
@@ -57,8 +65,20 @@ class Stage:
         return Loaded(self.next, {})
 
     def reload(self, settings: Settings | Exception) -> None:
+        """By a SIGHUP, after the pause behind the reload before it."""
         self.next = settings
-        self.app._reload()
+        self.clock.advance(MIN_PAUSE)
+        self.app._hang_up()
+
+    def ask(self) -> Any:
+        """Reload as the console does; what has changed, or the error that says why nothing has."""
+        self.clock.advance(MIN_PAUSE)
+        came: list[Any] = []
+        self.app.reload().addBoth(came.append)
+        (outcome,) = came
+        if isinstance(outcome, Failure):
+            outcome.raiseException()
+        return outcome
 
 
 # -- stopping -------------------------------------------------------------------------------------
@@ -84,6 +104,60 @@ def test_the_first_signal_begins_and_the_second_cuts(first: str, done: str, seco
     assert stage.service.calls == [(done,)]
     getattr(stage.app, second)()
     assert stage.service.calls == [(done,), ("cut",)]
+
+
+def test_sigquit_cuts_at_once() -> None:
+    stage = Stage()
+    stage.app._cut()
+    stage.app._terminate()
+    assert stage.service.calls == [("cut",), ("cut",)]
+
+
+class Verbs(Notes):
+    """Operations that can decline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.why = ""
+        self.paused: Deferred[None] = Deferred()
+
+    def pause(self) -> Deferred[None]:
+        self.resume()
+        return self.paused
+
+    def resume(self) -> None:
+        if self.why:
+            raise Declined(self.why)
+
+
+def test_a_pause_by_signal_is_told_when_it_is_complete() -> None:
+    stage, verbs = Stage(), Verbs()
+    stage.app._verbs = cast(Any, verbs)
+    stage.app._pause()
+    assert stage.log.calls == []
+    verbs.paused.callback(None)
+    assert stage.log.calls == [("info", "paused", "*")]
+
+
+def test_what_a_signal_cannot_do_is_told() -> None:
+    stage, verbs = Stage(), Verbs()
+    stage.app._verbs = cast(Any, verbs)
+    verbs.why = "already suspended/paused"
+    stage.app._pause()
+    verbs.why = "pooler is not paused/suspended"
+    stage.app._resume()
+    assert stage.log.calls == [
+        ("info", "signal_declined", "SIGUSR1", "already suspended/paused"),
+        ("info", "signal_declined", "SIGUSR2", "pooler is not paused/suspended"),
+    ]
+
+
+def test_a_pause_that_was_resumed_before_its_end_is_no_fault() -> None:
+    stage, verbs = Stage(), Verbs()
+    stage.app._verbs = cast(Any, verbs)
+    stage.app._pause()
+    verbs.paused.errback(Declined("RESUME came before"))
+    assert stage.log.calls == []
 
 
 # -- reloading ------------------------------------------------------------------------------------
@@ -130,19 +204,19 @@ def test_who_asks_for_a_reload_is_told_what_changed_or_why_not() -> None:
     """As the console does."""
     stage = Stage()
     stage.next = Settings(pool=Pool(max_server_connections=7))
-    assert stage.app.reload() == [("pool.max_server_connections", "20", "7")]
-    assert stage.app.reload() == []
+    assert stage.ask() == [("pool.max_server_connections", "20", "7")]
+    assert stage.ask() == []
     assert stage.log.named("info")[-1] == ("reloaded", "nothing has changed")
     stage.next = Settings(listen=Listen(port=7000))
     with pytest.raises(ConfigError, match="only be changed by a restart"):
-        stage.app.reload()
+        stage.ask()
 
 
 def test_a_guard_that_ends_takes_nothing_more() -> None:
     stage = Stage()
     stage.service.phase = Phase.DRAINING
     with pytest.raises(ConfigError, match="the guard is draining"):
-        stage.app.reload()
+        stage.ask()
 
 
 def test_a_secret_that_changed_is_told_and_not_shown() -> None:
@@ -150,9 +224,36 @@ def test_a_secret_that_changed_is_told_and_not_shown() -> None:
     for password in ("before", "after"):
         users = {"a": User(password=Secret(password), password_file="/secret")}
         stage.next = Settings(auth=Auth(users=users))
-        stage.app.reload()
+        stage.ask()
     (told,) = stage.log.named("info")[-1:]
     assert told == ("reloaded", "auth.users.a.password: *** has changed")
+
+
+def test_many_hang_ups_are_one_reload_more() -> None:
+    stage = Stage()
+    for _ in range(500):
+        stage.app._hang_up()
+    assert len(stage.service.named("reload")) == 1
+    stage.next = Settings(pool=Pool(max_server_connections=7))
+    stage.clock.advance(MIN_PAUSE)
+    assert [settings for (settings,) in stage.service.named("reload")][1:] == [stage.next]
+    stage.clock.advance(MIN_PAUSE * 10)
+    assert len(stage.service.named("reload")) == 2
+
+
+def test_who_asks_while_a_reload_is_pending_shares_it() -> None:
+    """The one that begins after the question: what was read before may be old."""
+    stage = Stage()
+    stage.app._hang_up()
+    stage.app._hang_up()
+    came: list[Any] = []
+    stage.app.reload().addCallback(came.append)
+    stage.app.reload().addCallback(came.append)
+    stage.next = Settings(pool=Pool(max_server_connections=7))
+    assert came == []
+    stage.clock.advance(MIN_PAUSE)
+    assert came == [[("pool.max_server_connections", "20", "7")]] * 2
+    assert len(stage.service.named("reload")) == 2
 
 
 # -- watching files --------------------------------------------------------------------------------
@@ -165,10 +266,9 @@ class Watched(Stage):
         self.authority = folder / "ca.crt"
         self.authority.write_text("one")
         super().__init__()
-        self.clock = Clock()
         self.app._reactor = self.clock
         self.upstream(reload=Reload(interval=5.0))
-        self.app.reload()
+        self.ask()
         self.log.calls.clear()
 
     def upstream(self, **sections: Any) -> None:
@@ -225,10 +325,10 @@ def test_what_is_refused_is_tried_again_and_told_once(watched: Watched) -> None:
 
 def test_watching_can_be_changed_by_a_reload(watched: Watched) -> None:
     watched.upstream(reload=Reload(interval=60.0))
-    watched.app.reload()
+    watched.ask()
     assert [call.time - watched.clock.seconds() for call in watched.clock.calls] == [60.0]
     watched.upstream()
-    watched.app.reload()
+    watched.ask()
     assert watched.clock.calls == []
 
 
@@ -260,9 +360,9 @@ def test_a_guard_that_ends_looks_no_more(watched: Watched) -> None:
 
 def test_the_supervisor_hears_of_reloads_and_of_the_end() -> None:
     stage = Stage()
-    stage.app.reload()
+    stage.ask()
     stage.next = ConfigError(["pool.mod: no such setting"])
-    stage.app._reload()
+    stage.reload(stage.next)
     for phase in (Phase.TERMINATING, Phase.DRAINING, Phase.STOPPED):
         stage.app._tell_phase(phase)
     assert [call[0] for call in stage.notifier.calls] == [

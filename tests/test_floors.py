@@ -42,6 +42,7 @@ FLOORS = {
     "net": 3,
     "ops": 3,
     "app": 4,
+    "signals": 4,
     "cli": 4,
     "calls": 4,
     "operate": 4,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from guardproxy.net.transport import StreamTransport
+from guardproxy.pool.addresses import Address
 
 _CLOSED = "PostgreSQL closed the connection"
 
@@ -15,6 +16,7 @@ class Caller:
     def __init__(self) -> None:
         self.transport: StreamTransport = None  # type: ignore[assignment]  # not dialled yet
         self.answer: Deferred[bytes] | None = None
+        self.address: Address | None = None  # where it is connected, or was tried last
         self.lost = False
 
     def makeConnection(self, transport: StreamTransport) -> None:

@@ -95,6 +95,7 @@ class Cancels:
         self.pooler.totals.cancels += 1
         link.cancel_sent()
         call = CancelCall()
+        call.address = link.address  # another PostgreSQL would not know the key
         done = Deferred.fromCoroutine(cancel(self.pooler.upstream, link.cancel_key, call))
         timeout = self.pooler.settings.timeouts.cancel_wait_timeout
         timer = self.pooler.clock.callLater(timeout, done.cancel)

@@ -1,17 +1,22 @@
 """Net: one line an event, as text or JSON, on standard error; bounded for each kind of event.
 
-twisted.logger carries the events; its observers are ours, for the lines are.
+twisted.logger carries the events; its observers are ours, for the lines are. A thread writes them
+(logwriter): a standard error that is not read stops nobody.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, cast
 
 from twisted.logger import ILogObserver, Logger, LogLevel, globalLogBeginner
+
+from guardproxy.net.logwriter import LineWriter
 
 BURST = 50
 """Lines of one kind in a second; what is more is counted and said with the next."""
@@ -35,7 +40,9 @@ class Log:
         self,
         now: Callable[[], float] = time.monotonic,
         wants: Callable[[Any], bool] = lambda level: True,
+        dropped: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.dropped = dropped  # lines that could not be written so far
         self._logger = Logger(namespace="guardproxy")
         self._now = now
         self._wants = wants
@@ -76,10 +83,16 @@ class Log:
         return None if count >= BURST else 0
 
 
+class Lines(Protocol):
+    """Takes lines one by one."""
+
+    def write(self, line: str) -> None: ...
+
+
 class LineObserver:
     """Writes events as lines. Levels below `level` are dropped."""
 
-    def __init__(self, out: TextIO, form: str, level: str) -> None:
+    def __init__(self, out: Lines, form: str, level: str) -> None:
         self._out = out
         self.configure(form, level)
 
@@ -93,8 +106,13 @@ class LineObserver:
     def __call__(self, event: Any) -> None:
         if not self.wants(event["log_level"]) or _small_talk(event):
             return
-        self._out.write(self._format(event) + "\n")
-        self._out.flush()
+        self._out.write(self._format(event))
+
+    def notice(self, count: int) -> str:
+        """The line that says how many lines could not be written."""
+        fields = {"count": count}
+        event = {"log_level": LogLevel.warn, "log_time": time.time(), "fields": fields}
+        return self._format({**event, "event": "log_lines_dropped"})
 
 
 def _small_talk(event: Any) -> bool:
@@ -142,8 +160,12 @@ def as_json(event: Any) -> str:
     )
 
 
-def start(form: str, level: str) -> LineObserver:
-    """Send everything that is logged in this process to standard error."""
-    observer = LineObserver(sys.stderr, form, level)
+def start(form: str, level: str) -> tuple[LineObserver, LineWriter]:
+    """Send everything that is logged in this process to standard error, until its end."""
+    # Where standard error is closed, its number may become that of a client's socket.
+    descriptor = sys.stderr.fileno() if sys.stderr else os.open(os.devnull, os.O_WRONLY)
+    writer = LineWriter(descriptor, lambda count: observer.notice(count))
+    observer = LineObserver(writer, form, level)
+    atexit.register(writer.close)
     globalLogBeginner.beginLoggingTo([cast(ILogObserver, observer)], redirectStandardIO=False)
-    return observer
+    return observer, writer

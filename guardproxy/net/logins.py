@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from guardproxy.errors import GuardError, LoginRefused, ServerRefused
+from guardproxy.errors import GuardError, LoginRefused, Reason, ServerRefused
 from guardproxy.net.server import Holder, ServerLink
 from guardproxy.pool.admission import Ticket
 from guardproxy.pool.pool import Pool, PoolName
@@ -227,7 +227,8 @@ class Logins:
 
         def adopt(link: ServerLink) -> None:
             self.pooler.admission.adopt(link.server, account.pool)
-            account.pool.opened(link.backend.pristine)
+            if link.server.retiring is not Reason.UPSTREAM_MOVED:
+                account.pool.opened(link.backend.pristine)
 
         return Errand(self.pooler, trial, client.rule, adopt)
 

@@ -106,6 +106,8 @@ class Looks:
             handovers=pooler.totals.handovers,
             probes=pooler.totals.probes,
             reloads=dict(pooler.totals.reloads),
+            log_lines_dropped=pooler.log.dropped(),
+            upstream_moves=pooler.totals.upstream_moves,
             endings=dict(pooler.endings.counts),
             errors=dict(pooler.totals.errors.counts),
         )

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused, UpstreamUnavailable
 from guardproxy.net.logins import Trial
 from guardproxy.net.server import ServerLink
+from guardproxy.pool.addresses import Address
 from guardproxy.pool.pool import Pool, Population, Server
 from guardproxy.session import conversations
 from guardproxy.session.backend import Backend
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 COME_BACK_LATER = frozenset(("53300", "57P01", "57P02", "57P03"))
 """SQLSTATEs that pass: too many connections, shutting down, crashed, starting up."""
+FULL = "53300"
+"""The one of them that says nothing against the address."""
 NO_ENCRYPTION = "28000"
 """What pg_hba.conf's refusal of an unencrypted link comes as."""
 
@@ -33,7 +36,8 @@ class Opener:
     def __init__(self, pooler: Pooler) -> None:
         self.pooler = pooler
 
-    def open(self, server: Server, encrypt: bool = False) -> None:
+    def open(self, server: Server, encrypt: bool = False, tries: int = 1) -> None:
+        """Begin to open it; `tries` counts the addresses that were looked at for it."""
         link = ServerLink(self.pooler, server)
         self.pooler.links[server] = link
         link.opening = opening = Deferred.fromCoroutine(self._open(link, encrypt))
@@ -46,8 +50,11 @@ class Opener:
                 timer.cancel()
             if isinstance(result, Failure):
                 self._failed(link, result, encrypt)
-            else:
+            elif self._settle(link, result, tries):
                 self._opened(link, result)
+            else:
+                self._hang_up(link)
+                self.open(server, encrypt, tries + 1)
 
         opening.addBoth(over)
         opening.addErrback(self._fault)
@@ -76,6 +83,48 @@ class Opener:
         account = self.pooler.entrance.logins.account(pool.name)
         return account.credential or self.pooler.entrance.logins.configured(pool.name.user)
 
+    # -- where it is ------------------------------------------------------------------------------
+
+    def _settle(self, link: ServerLink, result: Any, tries: int) -> bool:
+        """Take the address of this server as the one in use; False if another is to be tried first.
+
+        PostgreSQL 14 and later say at login whether they are in recovery. Of older ones, and in
+        passthrough, it is not known: the first that answers is taken.
+        """
+        address, server = link.address, link.server
+        if address is None or server.retiring:
+            return True
+        addresses, now = self.pooler.upstream.addresses, self.pooler.now()
+        said = result.parameters if isinstance(result, Greeting) else {}
+        in_recovery = said.get("in_hot_standby") == "on"
+        addresses.served(address, in_recovery, now)
+        if tries < addresses.tries and not addresses.is_best(address, now):
+            return False
+        left = addresses.take(address)
+        if left is not None:
+            self._moved(left, address, in_recovery)
+        return True
+
+    def _moved(self, left: Address, to: Address, in_recovery: bool) -> None:
+        """All servers are of one address: retire those of any other, forget what they said."""
+        pooler = self.pooler
+        pooler.totals.upstream_moves += 1
+        told: dict[str, object] = {"from": str(left), "to": str(to)}
+        if in_recovery:
+            told["in_recovery"] = True
+        pooler.log.warning("upstream_moved", lambda: told)
+        for account in pooler.entrance.logins.accounts.values():
+            account.pool.forget()
+        for link in list(pooler.links.values()):
+            if link.address is not None and link.address.place == to.place:
+                continue
+            if link.opening is not None:
+                self.abandon(link)
+            else:
+                pooler.retire(link, Reason.UPSTREAM_MOVED)
+
+    # -- how it went ------------------------------------------------------------------------------
+
     def _opened(self, link: ServerLink, result: Any) -> None:
         server = link.server
         pooler = self.pooler
@@ -95,6 +144,8 @@ class Opener:
     def _failed(self, link: ServerLink, failure: Failure, encrypt: bool) -> None:
         server = link.server
         error, retry = self._understand(failure)
+        if retry and link.address is not None and not link.abandoned and error.sqlstate != FULL:
+            self.pooler.upstream.addresses.failed(link.address, self.pooler.now())
         mode = self.pooler.upstream.settings.tls.mode
         if link.abandoned:
             self._give_back(link)

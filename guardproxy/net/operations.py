@@ -34,11 +34,22 @@ class Operations:
 
     def pause(self, database: str | None = None) -> Deferred[None]:
         pooler = self.pooler
+        if pooler.draining:
+            raise Declined("pooler is shutting down")
         if database is None and pooler.admission.pauses.everywhere:
             raise Declined("already suspended/paused")
         self._pause(database, "PAUSE")
-        gone = self._until(lambda: not self._servers(database))
-        return gone.addErrback(self._given_up, database)
+        gone = self._until(lambda: not self._servers(database) or not self._paused(database))
+        gone.addErrback(self._given_up, database)
+        return gone.addCallback(self._gone, database)
+
+    def _paused(self, database: str | None) -> bool:
+        pauses = self.pooler.admission.pauses
+        return pauses.everywhere or database in pauses.names
+
+    def _gone(self, _: None, database: str | None) -> None:
+        if not self._paused(database):
+            raise Declined("RESUME came before all servers were given back")
 
     def _pause(self, database: str | None, command: str) -> None:
         self._known(database)

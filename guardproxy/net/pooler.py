@@ -383,17 +383,9 @@ class Pooler:
                 self.retire(link, Reason.DATABASE_DROPPED)
 
     def retire(self, link: ServerLink, reason: Reason) -> None:
-        """It is to be closed: now if it is idle, else as soon as it is free.
-
-        The first reason counts.
-        """
-        server = link.server
-        if server.population is Population.IDLE:
-            self.close_server(link, reason)
-            return
-        server.retiring = server.retiring or reason
-        if server.population is Population.LEASED:
-            self.revoke(server)
+        """It is to be closed: now if it is idle, else as soon as it is free."""
+        if not link.lost:
+            self.carry_out(self.admission.retire(link.server, reason, self.now()))
 
     def top_up(self) -> None:
         """Keep pool.min_server_connections open in each pool that has been used."""

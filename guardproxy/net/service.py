@@ -136,6 +136,8 @@ class GuardService(Service):
         upstream = Upstream(settings.upstream)
         client_tls = tls.for_clients(settings.listen.tls)
         moved = settings.upstream != self.settings.upstream
+        if settings.upstream.addresses == self.settings.upstream.addresses:
+            upstream.addresses = self.pooler.upstream.addresses
         self.settings = settings
         pooler = self.pooler
         pooler.take(settings, upstream, client_tls)

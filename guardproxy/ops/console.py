@@ -13,9 +13,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
 from guardproxy import __version__, units
-from guardproxy.config import ConfigError
+from guardproxy.config import Change, ConfigError
 from guardproxy.errors import Declined
 from guardproxy.leaves import LEAVES
 from guardproxy.ops import causes, pgbouncer, watched
@@ -288,15 +289,9 @@ class Console:
             raise Declined("SET failed: " + "; ".join(error.problems)) from None
         return Answer("SET", notice="; ".join(map(str, told)) or "that is its value already")
 
-    def _reload(self, statement: Statement) -> Answer:
+    def _reload(self, statement: Statement) -> Deferred[Answer]:
         _alone(statement)
-        try:
-            told = self._life.reload()
-        except ConfigError as error:
-            raise Declined(
-                "RELOAD failed: " + "; ".join(error.problems), sqlstate="F0000"
-            ) from None
-        return Answer("RELOAD", notice="; ".join(map(str, told)) or "nothing has changed")
+        return self._life.reload().addCallbacks(_reloaded, _not_reloaded)
 
     def _shutdown(self, statement: Statement) -> Answer:
         mode = statement[1].keyword if len(statement) > 1 else ""
@@ -321,6 +316,17 @@ _COMMANDS: dict[str, Callable[[Console, Statement], Answer | Deferred[Answer]]] 
     "RELOAD": Console._reload,
     "SHUTDOWN": Console._shutdown,
 }
+
+
+def _reloaded(told: list[Change]) -> Answer:
+    return Answer("RELOAD", notice="; ".join(map(str, told)) or "nothing has changed")
+
+
+def _not_reloaded(failure: Failure) -> Answer:
+    error = failure.value
+    if not isinstance(error, ConfigError):
+        failure.raiseException()
+    raise Declined("RELOAD failed: " + "; ".join(error.problems), sqlstate="F0000") from None
 
 
 def _table(statement: Statement) -> Table | None:

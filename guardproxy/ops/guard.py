@@ -62,8 +62,8 @@ class Life(Protocol):
     @property
     def phase(self) -> Phase: ...
 
-    def reload(self) -> list[Change]:
-        """Read the configuration anew; what has changed."""
+    def reload(self) -> Deferred[list[Change]]:
+        """Read the configuration anew; fires with what has changed. Many at a time share one."""
 
     def amend(self, key: str, text: str) -> list[Change]:
         """Another value for a setting, until the restart."""

@@ -180,12 +180,20 @@ def _whole(seen: Overview) -> Iterator[Metric]:
     yield _counter(
         "probes", "Questions to PostgreSQL about what a session would leave behind.", seen.probes
     )
+    yield _counter(
+        "upstream_moves", "Times PostgreSQL was found at another address.", seen.upstream_moves
+    )
     reloads = CounterMetricFamily(
         "guardproxy_reloads", "Times the configuration was read again.", labels=["result"]
     )
     for result in ("ok", "failed"):
         reloads.add_metric([result], seen.reloads.get(result, 0))
     yield reloads
+    yield _counter(
+        "log_lines_dropped",
+        "Log lines that standard error did not take in time.",
+        seen.log_lines_dropped,
+    )
 
 
 def _pools(sums: Mapping[Name, _Sum]) -> Iterator[Metric]:

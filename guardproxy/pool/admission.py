@@ -69,8 +69,10 @@ class Admission:
         self.idle_since = idle_since  # None where leases end only with their clients
         self.pools: set[Pool] = set()
         self.waiting = 0
-        # Whether sessions are to tell when they become idle: so many wait, or something is paused.
+        # Whether sessions are to tell when they become idle: so many wait, so many servers are to
+        # be retired, or something is paused.
         self.alert = 0
+        self._to_retire: set[Server] = set()
         self.pauses = Pauses()
         self.asked: dict[Server, None] = {}  # to give way; no answer yet
         self.rule_of: dict[Server, int] = {}
@@ -183,6 +185,20 @@ class Admission:
         server.pool.move(server, _CLOSING, now)
         return [Close(server, reason)]
 
+    def retire(self, server: Server, reason: Reason, now: float) -> list[Order]:
+        """Close it: now if it is idle, else as soon as its session can give it away.
+
+        The first reason counts, but for a pause, which a RESUME would take back.
+        """
+        if server.population is _IDLE:
+            return self.close(server, reason, now)
+        if server.retiring is None or server.retiring is Reason.PAUSED:
+            server.retiring = reason
+            if server.population is not _CLOSING:
+                self._to_retire.add(server)
+                self.alert += 1
+        return self.revoke(server, now) if server.population is _LEASED else []
+
     def gone(self, server: Server, now: float) -> list[Order]:
         """PostgreSQL does not count it any more."""
         self._end_lease(server)
@@ -193,7 +209,7 @@ class Admission:
     def idle(self, server: Server, now: float) -> list[Order]:
         """Its session could give it away. To be told while `alert` says so; else nobody cares."""
         self._refused.pop(server, None)
-        if self.pauses.any and server.pool in self.pauses:
+        if server.retiring or (self.pauses.any and server.pool in self.pauses):
             return self.revoke(server, now)
         if server in self.asked:
             return []
@@ -345,6 +361,9 @@ class Admission:
         return self._held[rule] + covered[rule] < self.rule_caps[rule]
 
     def _end_lease(self, server: Server) -> None:
+        if server in self._to_retire:
+            self._to_retire.discard(server)
+            self.alert -= 1
         server.holder = None
         self._forget_asked(server)
         rule = self.rule_of.pop(server, None)

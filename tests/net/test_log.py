@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any, cast
 
@@ -20,13 +19,17 @@ class Paper:
     """What is written, and a log that writes on it at a time of ours."""
 
     def __init__(self, form: str, level: str) -> None:
-        self.out = io.StringIO()
-        self.observer = LineObserver(self.out, form, level)
+        self.written: list[str] = []
+        self.observer = LineObserver(self, form, level)
         self.now = 0.0
         self.log = Log(lambda: self.now)
 
+    def write(self, line: str) -> None:
+        self.written.append(line)
+
     def lines(self) -> list[str]:
-        return self.out.getvalue().splitlines()
+        """Those written so far, as a reader tells them apart."""
+        return "\n".join(self.written).splitlines()
 
 
 @pytest.fixture
@@ -97,13 +100,24 @@ def test_each_kind_is_bounded_and_what_was_left_out_is_counted(paper: Paper) -> 
 
 def test_secrets_do_not_show(paper: Paper) -> None:
     paper.log.info("x", a=Secret("hunter2"), b=Credential("hunter2"), c={"p": Secret("hunter2")})
-    assert "hunter2" not in paper.out.getvalue()
+    assert "hunter2" not in str(paper.written)
+
+
+def test_dropped_lines_are_told_in_the_words_of_an_event(paper: Paper) -> None:
+    assert paper.observer.notice(7).endswith("Z WARNING log_lines_dropped count=7")
+
+
+@as_json()
+def test_in_json_too(paper: Paper) -> None:
+    said = json.loads(paper.observer.notice(7))
+    assert said.pop("time").endswith("Z")
+    assert said == {"level": "warning", "event": "log_lines_dropped", "count": 7}
 
 
 @as_json()
 def test_in_json_neither(paper: Paper) -> None:
     paper.log.info("x", a=Secret("hunter2"), b=Credential("hunter2"))
-    assert "hunter2" not in paper.out.getvalue()
+    assert "hunter2" not in str(paper.written)
 
 
 def test_twisteds_own_events_are_lines_too(paper: Paper) -> None:

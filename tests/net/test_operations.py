@@ -94,6 +94,22 @@ def test_a_pause_given_up_is_no_pause(stage: Stage) -> None:
     assert not stage.pooler.admission.pauses.any
 
 
+def test_a_pause_that_is_resumed_before_its_end_waits_no_more(stage: Stage) -> None:
+    stage.holder("BEGIN")
+    verbs = operations(stage)
+    said = outcome(verbs.pause().addErrback(lambda failure: failure.trap(Declined)))
+    verbs.resume()
+    stage.wait(0.1, step=0.05)
+    assert said == [Declined]
+
+
+def test_a_guard_that_ends_is_not_paused(stage: Stage) -> None:
+    """Nobody could resume it."""
+    stage.service.drain()
+    with pytest.raises(Declined, match="shutting down"):
+        operations(stage).pause()
+
+
 def test_what_cannot_be_paused_or_resumed(stage: Stage) -> None:
     verbs = operations(stage)
     stage.client()
@@ -101,7 +117,7 @@ def test_what_cannot_be_paused_or_resumed(stage: Stage) -> None:
         verbs.resume()
     with pytest.raises(Declined, match="no such database: dne"):
         verbs.pause("dne")
-    verbs.pause()
+    verbs.pause().addErrback(lambda failure: failure.trap(Declined))  # it is resumed below
     with pytest.raises(Declined, match="already suspended/paused"):
         verbs.pause()
     with pytest.raises(Declined, match="database shop is not paused"):

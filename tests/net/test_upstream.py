@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from guardproxy.errors import ProtocolViolation, UpstreamUnavailable
 from guardproxy.net.caller import Caller, CancelCall
 from guardproxy.net.upstream import Upstream, cancel
+from guardproxy.pool.addresses import DOWN_FOR, Address, Addresses
 from guardproxy.settings import Upstream as Settings
 from guardproxy.settings import UpstreamTls
 from guardproxy.wire import messages
@@ -26,31 +27,57 @@ class Place:
     def __init__(self, host: str = "db", refuses: str = "", hangs_up: bool = False) -> None:
         self.host = host
         self.hangs_up = hangs_up
-        self.is_unix = host.startswith("/")
         self.refuses = refuses
         self.tried = 0
 
-    def __str__(self) -> str:
-        return f"{self.host}:5432"
-
-    def connect(self, factory: Any) -> Deferred[Any]:
+    def connect(self, protocol: Caller) -> None:
         self.tried += 1
         if self.refuses:
             raise ConnectionRefusedError(111, self.refuses)
-        protocol = factory.buildProtocol(None)
         wire = Wire(protocol)
         wire.connect()
         if self.hangs_up:
             wire.cut()
-        return succeed(protocol)
+
+
+class Net(Upstream):
+    """An upstream whose names and addresses are ours. A place's host is its address, too."""
+
+    def __init__(self, settings: Settings, *places: Place) -> None:
+        super().__init__(settings)
+        self.places = {place.host: place for place in places}
+        self.addresses = Addresses([(place.host, 5432) for place in places])
+        self.names: dict[str, list[str] | OSError] = {}
+        self.looked_up: list[str] = []
+
+    async def look_up(self, host: str, port: int) -> list[str]:
+        self.looked_up.append(host)
+        answer = self.names.get(host, [host])
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    async def _reach(self, address: Address, protocol: Caller) -> None:
+        self.places[address.ip].connect(protocol)
+
+    def connect(self) -> str:
+        """Dial, and take what was reached as the address in use; that one, or the error."""
+        caller = Caller()
+        came: list[object] = []
+        done = Deferred.fromCoroutine(self.dial(caller))
+        done.addBoth(lambda result: came.append(_plain(result)))
+        if came == [None]:
+            assert caller.address is not None
+            self.addresses.take(caller.address)
+            return caller.address.ip
+        return str(came[0])
 
 
 def dial(
     mode: str, *places: Place, encrypt: bool | None = None
 ) -> tuple[Any, Caller, list[object]]:
     """Begin to dial; the list holds what came of it, once something did."""
-    upstream = Upstream(Settings(tls=UpstreamTls(mode=mode)))  # type: ignore[arg-type]
-    upstream.endpoints = cast(Any, list(places or [Place()]))
+    upstream = Net(Settings(tls=UpstreamTls(mode=mode)), *places or [Place()])  # type: ignore[arg-type]
     caller = Caller()
     came: list[object] = []
     done = Deferred.fromCoroutine(upstream.dial(caller, encrypt))
@@ -143,12 +170,90 @@ def test_addresses_are_tried_in_order() -> None:
 
 
 def test_when_none_answers_the_first_reason_is_told() -> None:
-    upstream = Upstream(Settings(host="a,b"))
-    upstream.endpoints = cast(Any, [Place("one", "first"), Place("two", "second")])
+    assert "first" in net(Place("one", "first"), Place("two", "second")).connect()
+
+
+def net(*places: Place) -> Net:
+    return Net(Settings(tls=UpstreamTls(mode="disable")), *places)
+
+
+NOT_NOW = OSError(-3, "Temporary failure in name resolution")
+
+
+def test_a_name_is_looked_up_for_each_connection_and_the_address_in_use_is_kept() -> None:
+    """The order of an answer means nothing: round-robin DNS."""
+    upstream = net(Place("db"), Place("10.0.0.1"), Place("10.0.0.2"))
+    upstream.addresses = Addresses([("db", 5432)])
+    upstream.names["db"] = ["10.0.0.1", "10.0.0.2"]
+    assert upstream.connect() == "10.0.0.1"
+    upstream.names["db"] = ["10.0.0.2", "10.0.0.1"]
+    assert upstream.connect() == "10.0.0.1"
+    upstream.names["db"] = ["10.0.0.2"]
+    assert upstream.connect() == "10.0.0.2"
+    assert upstream.looked_up == ["db"] * 3
+
+
+def test_the_address_in_use_is_left_when_it_takes_no_connection() -> None:
+    one, two = Place("10.0.0.1"), Place("10.0.0.2")
+    upstream = net(one, two)
+    assert upstream.connect() == "10.0.0.1"
+    one.refuses = "no"
+    assert upstream.connect() == "10.0.0.2"
+    one.refuses = ""
+    assert upstream.connect() == "10.0.0.2"
+
+
+def test_while_the_first_host_answers_no_other_name_is_looked_up() -> None:
+    upstream = net(Place("one"), Place("two"))
+    upstream.connect()
+    assert upstream.looked_up == ["one"]
+
+
+def test_a_host_that_is_down_is_tried_last_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("guardproxy.net.upstream.monotonic", lambda: now)
+    one, two = Place("one", "no"), Place("two", "no")
+    upstream = net(one, two, Place("three"))
+    upstream.connect()
+    upstream.addresses.current = None
+    assert upstream.connect() == "three"
+    assert (one.tried, two.tried) == (1, 1)
+    now += DOWN_FOR
+    upstream.addresses.current = None
+    upstream.connect()
+    assert (one.tried, two.tried) == (2, 2)
+
+
+def test_a_resolver_that_fails_moves_nobody() -> None:
+    upstream = net(Place("one"), Place("two"))
+    assert upstream.connect() == "one"
+    upstream.names["one"] = NOT_NOW
+    assert upstream.connect() == "one"
+    upstream.addresses.current = None
+    assert upstream.connect() == "two"
+    upstream.names["two"] = NOT_NOW
+    upstream.addresses.current = None
+    assert "name resolution" in upstream.connect()
+
+
+def test_a_cancel_goes_to_the_address_of_its_server_and_nowhere_else() -> None:
+    one, two = Place("one"), Place("two")
+    upstream = net(one, two)
+    upstream.connect()
+    call = CancelCall()
+    call.address = Address("two", 5432, "two")
     came: list[object] = []
-    done = Deferred.fromCoroutine(upstream.dial(Caller()))
-    done.addBoth(lambda result: came.append(_plain(result)))
-    assert "first" in str(came[0])
+    Deferred.fromCoroutine(cancel(upstream, b"\0\0\0\1KEY!", call)).addBoth(came.append)
+    wire: Any = call.transport
+    assert wire.taken() == messages.cancel_request(b"\0\0\0\1KEY!")
+    assert (one.tried, two.tried) == (1, 1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::1%lo", "/run/postgresql"])
+def test_what_is_no_name_is_not_looked_up(host: str) -> None:
+    came: list[object] = []
+    Deferred.fromCoroutine(Upstream(Settings()).look_up(host, 5432)).addBoth(came.append)
+    assert came == [[host]]
 
 
 def test_it_is_shown_with_all_its_addresses() -> None:
@@ -160,8 +265,7 @@ def test_it_is_shown_with_all_its_addresses() -> None:
 
 
 def test_a_cancel_says_its_key_and_waits_for_the_hang_up() -> None:
-    upstream = Upstream(Settings(tls=UpstreamTls(mode="allow")))
-    upstream.endpoints = cast(Any, [Place()])
+    upstream = Net(Settings(tls=UpstreamTls(mode="allow")), Place())
     call = CancelCall()
     came: list[object] = []
     Deferred.fromCoroutine(cancel(upstream, b"\0\0\0\1KEY!", call)).addBoth(came.append)

@@ -144,6 +144,8 @@ def overview(**more: Any) -> Overview:
         "handovers": 0,
         "probes": 0,
         "reloads": {},
+        "log_lines_dropped": 0,
+        "upstream_moves": 0,
         "endings": {},
         "errors": {},
     }

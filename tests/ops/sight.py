@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 
 from guardproxy.config import Change, ConfigError, Loaded, amended, load
 from guardproxy.ops.averages import Averages
@@ -140,10 +141,10 @@ class House:
 
     # -- life -------------------------------------------------------------------------------------
 
-    def reload(self) -> list[Change]:
+    def reload(self) -> Deferred[list[Change]]:
         if self.forbidden is not None:
-            raise self.forbidden
-        return [Change("log.level", "info", "debug")]
+            return fail(self.forbidden)
+        return succeed([Change("log.level", "info", "debug")])
 
     def amend(self, key: str, text: str) -> list[Change]:
         if key == "pool.mode":
@@ -166,8 +167,10 @@ class House:
         answer = console.answer(statement, may_change)
         if isinstance(answer, Deferred):
             found: list[Any] = []
-            answer.addCallback(found.append)
+            answer.addBoth(found.append)
             (answer,) = found
+            if isinstance(answer, Failure):
+                answer.raiseException()
         assert isinstance(answer, Answer)
         assert console.describe(statement) == answer.columns
         return answer

@@ -143,7 +143,7 @@ class AdmissionMachine(World):
                 self.hand_over(server, heir)
             elif self.admission.alert:
                 self.carry_out(self.decide("idle", server))
-                assert server in self.asked or not self._paused(server.pool)
+                assert server in self.asked or not (self._paused(server.pool) or server.retiring)
 
     @somebody(movable=True)
     @rule(data=st.data())
@@ -180,9 +180,10 @@ class AdmissionMachine(World):
     @there_is(Population.LEASED)
     @rule(data=st.data())
     def retires(self, data: st.DataObject) -> None:
+        """Whoever has it is asked now if it could give it away, else when it becomes idle."""
         server = self.some(data, Population.LEASED)
-        if server is not None:
-            server.retiring = Reason.SERVER_LIFETIME
+        if server is not None and server not in self.refused:
+            self.carry_out(self.admission.retire(server, Reason.SERVER_LIFETIME, self.now))
             self.settled = False
 
     @somebody(movable=True)
@@ -283,7 +284,11 @@ class AdmissionMachine(World):
 
     @invariant()
     def sessions_are_to_tell_when_it_matters(self) -> None:
-        assert self.admission.alert == len(self.waiting) + bool(self.pauses)
+        retiring = self.admission._to_retire
+        assert self.admission.alert == len(self.waiting) + bool(self.pauses) + len(retiring)
+        for server in retiring:
+            assert server.retiring
+            assert self.servers[server] not in (Population.IDLE, Population.CLOSING)
 
     @invariant()
     def nobody_waits_for_nothing(self) -> None:

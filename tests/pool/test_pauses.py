@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from guardproxy.errors import Reason
 from guardproxy.pool.pauses import Pauses
 from guardproxy.pool.pool import Pool, PoolName
 from tests.pool.house import House, words
@@ -72,3 +73,34 @@ def test_a_paused_pool_is_not_topped_up() -> None:
     house.leased("ann", "shop")
     house.admission.pause("shop", 0.0)
     assert house.admission.top_up(house.pool("shop"), 3, 0.0) == []
+
+
+def test_a_pause_does_not_hide_another_reason_to_go() -> None:
+    """RECONNECT during a PAUSE, or PostgreSQL at another address: RESUME keeps no such server."""
+    house = House(cap=1)
+    server = house.leased("ann", "shop")
+    house.admission.pause("shop", 0.0)
+    house.admission.retire(server, Reason.RECONNECT, 0.0)
+    house.admission.resume("shop", 0.0)
+    assert words(house.released(server)) == ["close shop reconnect"]
+    assert not house.admission.alert
+
+
+def test_who_holds_a_server_to_be_retired_is_asked_at_its_next_pause() -> None:
+    house = House(cap=2)
+    server = house.leased("ann", "shop")
+    assert house.admission.retire(server, Reason.UPSTREAM_MOVED, 0.0) == []
+    assert house.admission.retire(server, Reason.RECONNECT, 0.0) == []
+    assert house.admission.alert == 1
+    house.movable["ann"] = 1.0
+    assert words(house.admission.idle(server, 1.0)) == ["ask ann"]
+    assert words(house.gives_back(server)) == ["close shop upstream_moved"]
+    assert not house.admission.alert
+
+
+def test_a_retiring_server_that_is_lost_is_waited_for_no_more() -> None:
+    house = House(cap=1)
+    server = house.leased("ann", "shop")
+    house.admission.retire(server, Reason.UPSTREAM_MOVED, 0.0)
+    house.admission.gone(server, 0.0)
+    assert not house.admission.alert
