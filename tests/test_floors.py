@@ -20,8 +20,10 @@ LONGEST = 500
 
 GROUND = frozenset(
     (
+        "addresses",
         "errors",
         "stats",
+        "text",
         "views",
         "units",
         "kinds",
