@@ -19,6 +19,7 @@ from guardproxy.session import conversations, login
 from guardproxy.session.conversations import Credential, PasswordWanted
 from guardproxy.session.login import Request
 from guardproxy.stats import Tally
+from guardproxy.text import encoded
 from guardproxy.wire.scram import Verifier
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Account:
         if known is None or known.password is None or now >= self.proved_until:
             return False
         given = credential.password or ""
-        return hmac.compare_digest(known.password.encode(), given.encode())
+        return hmac.compare_digest(encoded(known.password), encoded(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,9 @@ class Logins:
             case login.FindVerifier(request):
                 return self.find_verifier(client, request)
             case login.KeepKeys(request, keys):
-                self.of(request).credential = self.configured(request.user) or Credential(keys=keys)
+                queried = request.user not in self.pooler.settings.auth.users
+                known = self.configured(request.user) or Credential(keys=keys, queried=queried)
+                self.of(request).credential = known
                 return None
         raise TypeError(f"unknown step {step!r}")
 

@@ -340,6 +340,8 @@ class Session(Detours):
                 break
             kind, length = header(data, at)
             if kind == READY_FOR_QUERY:
+                if length != 5:
+                    raise ProtocolViolation(f"the server sent a ReadyForQuery of length {length}")
                 if end - at < 6:
                     break
                 if self.owed:
@@ -374,6 +376,8 @@ class Session(Detours):
                 if end - at < _BEGINNING:
                     break
                 self._error(data[at + HEADER_SIZE : at + _BEGINNING])
+            elif kind == PARAMETER_STATUS:
+                raise ProtocolViolation(f"the server sent a ParameterStatus of length {length}")
             at += length + 1
             if at >= end:
                 break
