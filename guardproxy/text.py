@@ -12,7 +12,7 @@ from typing import Final
 
 # U+DC80 to U+DCFF stand for the bytes 80 to FF. Other surrogates stand for no byte: they come from
 # escapes in JSON or YAML alone.
-_NO_BYTE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_NO_BYTE: Final = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 
 
 def decoded(raw: bytes) -> str:

@@ -13,7 +13,7 @@ import yaml
 
 from guardproxy.units import shortened
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 # The tags left: texts, mappings, lists, nothing. Every other is refused as unknown.
 _TAGS = ("null", "str", "map", "seq")
