@@ -197,7 +197,7 @@ class Desk:
             raise Declined("portal does not exist", sqlstate="34000") from None
 
     def _describe_message(self, body: bytes) -> bytes:
-        said, name = b"", body[1:-1]
+        said, name = b"", _name(body)
         formats: tuple[int, ...] = ()
         if body[:1] == b"S":
             prepared = self._known(name)
@@ -235,7 +235,7 @@ class Desk:
 
     def _close(self, body: bytes) -> bytes:
         where = self._prepared if body[:1] == b"S" else self._portals
-        where.pop(decoded(body[1:-1]), None)
+        where.pop(decoded(_name(body)), None)
         return messages.CLOSE_COMPLETE_MESSAGE
 
 
@@ -252,6 +252,13 @@ _MESSAGES: dict[int, Callable[[Desk, bytes], bytes]] = {
 
 def _text(body: bytes) -> str:
     return decoded(body.partition(b"\0")[0])
+
+
+def _name(body: bytes) -> bytes:
+    """The name in a Describe or a Close, behind its letter; ValueError if there is none."""
+    if len(body) < 2:
+        raise ValueError("no name")
+    return body[1:-1]
 
 
 def _keep(where: dict[str, T], name: bytes, what: T) -> None:

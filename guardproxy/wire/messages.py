@@ -236,7 +236,8 @@ def negotiate_protocol_version(options: list[str]) -> bytes:
 def sqlstate(body: bytes) -> str:
     """That of an ErrorResponse, without a look at its other fields; "" if it has none."""
     at = body.find(b"\0C") + 2
-    return body[at : at + 5].decode("latin-1") if at > 1 and body[at + 5 : at + 6] == b"\0" else ""
+    whole = at > 1 and body.find(b"\0", at) == at + 5
+    return body[at : at + 5].decode("latin-1") if whole else ""
 
 
 def _fields(severity: str, sqlstate: str, text: str, detail: str, hint: str) -> bytes:
