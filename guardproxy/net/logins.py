@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from guardproxy.errors import GuardError, LoginRefused, ServerRefused
+from guardproxy.errors import GuardError, LoginRefused, ProtocolViolation, ServerRefused
 from guardproxy.net.server import Holder, ServerLink
 from guardproxy.pool.admission import Ticket
 from guardproxy.pool.pool import Pool, PoolName
@@ -99,6 +99,10 @@ class Errand(Holder):
         return cleaned.addCallback(lambda _: self._use(link))
 
     def _used(self, result: object, link: ServerLink) -> None:
+        """Clean the server, or close it if its answer made no sense: more of it may come."""
+        error = result.value if isinstance(result, Failure) else None
+        if isinstance(error, ProtocolViolation) and not link.lost:
+            self._pooler.server_misbehaved(link, error)
         self._pooler.departure.clean_up(link)
         self.done.callback(result)
 

@@ -174,3 +174,35 @@ def test_a_damaged_message_costs_a_server_and_no_more(
         client.hang_up()
     stage.wait(70.0, step=5.0)
     served(stage)
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "longer", "no UTF-8 at its end", "two million bytes"]
+)
+def test_a_server_whose_answer_to_a_login_makes_no_sense_is_closed(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """What comes behind its answer could be taken for the next one."""
+    stage = stages(pool=Pool(max_server_connections=CAP))
+    stage.postgres.passwords["django"] = SECRET
+    log_in(stage).leave()
+    (backend,) = stage.postgres.live
+    spoilt = DAMAGES.get(damage, lambda kind, body: message(kind, body[:-1] + b"\xff"))
+    with damaged(monkeypatch, messages.PARAMETER_STATUS, spoilt) as hits:
+        client = log_in(stage, TimeZone="Mars")
+    assert hits
+    assert client.refusal()["C"] == "08P01"
+    assert backend.wire.lost
+    assert stage.log.of("server_misbehaved")
+    served(stage)
+
+
+def test_settings_without_end_between_two_clients_close_the_server(stages: Stages) -> None:
+    stage = stages(pool=Pool(max_server_connections=CAP))
+    stage.postgres.passwords["django"] = SECRET
+    log_in(stage).query("SELECT 1").leave()
+    (backend,) = stage.postgres.live
+    backend.say(b"".join(messages.parameter_status(f"p{n}", "v") for n in range(1_000)))
+    stage.run()
+    assert backend.wire.lost
+    served(stage)
