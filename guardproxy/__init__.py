@@ -69,6 +69,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
              settings           every setting with its default (watching: the watcher's); kinds:
                                 how they are written; config reads them (leaves: one by one,
                                 units: durations, yamltext: the file)
+             text addresses     bytes of peers as text and back; addresses of peers
              files phases       what a configuration stands on; from start to end
     apart    demo/              drives all this as a user would; knows nothing of the inside
 

@@ -18,6 +18,7 @@ from guardproxy.errors import GuardError, ProtocolViolation
 from guardproxy.session import conversations
 from guardproxy.session.conversations import Credential
 from guardproxy.settings import Secret, Settings
+from guardproxy.text import decoded
 from guardproxy.wire import messages
 from guardproxy.wire.frames import Frames
 from guardproxy.wire.messages import (
@@ -175,7 +176,7 @@ class Call:
                 elif kind == DATA_ROW:
                     rows.append(messages.parse_data_row(body))
                 elif kind == COMMAND_COMPLETE:
-                    tag = body[:-1].decode()
+                    tag = decoded(body[:-1])
                 elif kind == NOTICE:
                     notices.append(messages.parse_fields(body).get("M", ""))
                 elif kind == ERROR:
@@ -226,8 +227,10 @@ def _names(body: bytes) -> tuple[str, ...]:
     """The columns of a RowDescription."""
     names, at = [], 2
     for _ in range(int.from_bytes(body[:2], "big")):
-        end = body.index(b"\0", at)
-        names.append(body[at:end].decode())
+        end = body.find(b"\0", at)
+        if end < 0:
+            raise ProtocolViolation("malformed RowDescription")
+        names.append(decoded(body[at:end]))
         at = end + 19
     return tuple(names)
 

@@ -66,6 +66,21 @@ class ProtocolViolation(GuardError):
     sqlstate = "08P01"
 
 
+class UnsupportedProtocol(ProtocolViolation):
+    """A client asks for a protocol version that PostgreSQL does not speak either.
+
+    `is_old`: the client reads errors as before version 3, a text alone.
+    """
+
+    sqlstate = "0A000"
+
+    def __init__(self, major: int, minor: int) -> None:
+        super().__init__(
+            f"unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.0"
+        )
+        self.is_old = 0 < major < 3
+
+
 class LoginRefused(GuardError):
     """We do not let this client in (PostgreSQL was not asked)."""
 

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from guardproxy import units
 from guardproxy.settings import Match, Override, Secret, Settings, User, is_scram_verifier
+from guardproxy.text import encoded
 from guardproxy.units import shortened
 from guardproxy.yamltext import shown_key
 
@@ -182,7 +183,7 @@ def _contents(path: str) -> bytes:
 def _directory(leaf: Leaf, text: str) -> str:
     if not Path(text).is_dir():
         raise ValueError(f"{text} is not a directory; create it, or leave the setting out")
-    if len(text.encode()) > SOCKET_DIRECTORY_MAX:
+    if len(encoded(text)) > SOCKET_DIRECTORY_MAX:
         raise ValueError(f"is longer than the {SOCKET_DIRECTORY_MAX} bytes a socket's path leaves")
     return text
 

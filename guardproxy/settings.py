@@ -8,11 +8,12 @@ from base64 import b64decode
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from guardproxy.addresses import address
 from guardproxy.kinds import Bound, Cap, Directory, Duration, File, Functions, Names, Port, Roles
 from guardproxy.kinds import Secret as Secret
 from guardproxy.units import seconds
@@ -371,13 +372,8 @@ def address_fits(pattern: str, client_addr: str) -> bool:
     """Whether the address lies in the block; a Unix socket's client, "", fits only `unix`."""
     if pattern == "unix":
         return not client_addr
-    try:
-        address = ip_address(client_addr)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped  # a dual-stack socket shows IPv4 clients so
-    return address in network(pattern)
+    found = address(client_addr)
+    return found is not None and found in network(pattern)
 
 
 @lru_cache(maxsize=1024)

@@ -13,6 +13,8 @@ import yaml
 
 from guardproxy.units import shortened
 
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 # The tags left: texts, mappings, lists, nothing. Every other is refused as unknown.
 _TAGS = ("null", "str", "map", "seq")
 
@@ -39,6 +41,18 @@ class _TextLoader(yaml.SafeLoader):
     def __init__(self, text: str | bytes) -> None:
         super().__init__(text)
         self.duplicates: list[tuple[int | None, str]] = []
+        self.halves: list[tuple[int | None, str]] = []
+
+    def construct_scalar(self, node: Any) -> Any:
+        """A text. JSON writes an emoji as two escapes (`\\ud83d\\ude00`), which are joined."""
+        text = super().construct_scalar(node)
+        if not isinstance(text, str) or _SURROGATE.search(text) is None:
+            return text
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        if _SURROGATE.search(text):
+            said = r"half of a character is written here (\ud800 to \udfff); write both halves"
+            self.halves.append((node.start_mark.line + 1, said))
+        return text
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -70,8 +84,8 @@ def parse(text: str | bytes) -> Any:
         raise YamlError([(None, "is not UTF-8 text without control characters")]) from None
     except RecursionError:
         raise YamlError([(None, "is nested too deeply")]) from None
-    if loader.duplicates:
-        raise YamlError(loader.duplicates)
+    if loader.duplicates or loader.halves:
+        raise YamlError(loader.duplicates + loader.halves)
     return _text_keys(tree)
 
 

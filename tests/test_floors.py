@@ -20,8 +20,10 @@ LONGEST = 600
 
 GROUND = frozenset(
     (
+        "addresses",
         "errors",
         "stats",
+        "text",
         "views",
         "units",
         "kinds",

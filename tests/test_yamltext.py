@@ -106,3 +106,25 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 def test_a_key_is_shown_up_to_its_colon() -> None:
     assert shown_key("mode") == "mode"
     assert shown_key("password:hunter2") == "password…"
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (r'"p\ud83d\ude00w"', "p\U0001f600w"),
+        (r'"\uD83D\uDE00\ud83d\ude01"', "\U0001f600\U0001f601"),
+        (r'"\U0001f600"', "\U0001f600"),
+        (r'"\xe9\u200b"', "\u00e9\u200b"),
+    ],
+)
+def test_a_character_in_two_escapes_is_one(written: str, text: str) -> None:
+    """As JSON writes what is beyond 16 bits; keys too."""
+    assert parse(f"a: {{{written}: {written}}}") == {"a": {text: text}}
+
+
+@pytest.mark.parametrize("half", [r"\ud83d", r"\ude00", r"\ude00\ud83d", r"\ud83d\ud83d\ude00"])
+def test_half_a_character_is_refused_by_its_line(half: str) -> None:
+    ((line, said),) = faults(f'a: 1\nb:\n  c: "secret{half}"\n')
+    assert line == 3
+    assert "half of a character" in said
+    assert "secret" not in said

@@ -36,7 +36,7 @@ COPIED = ("guardproxy", "tests", "benchmarks", "deploy", "pyproject.toml", "READ
 PURE = "GUARDPROXY_PURE"
 MYPYC = "mypy>=2.4,<3"
 MODULES = """
-    stats wire/frames wire/messages
+    stats text wire/frames wire/messages
     session/account session/acts session/backend session/belongings session/commands
     session/conversations session/detours session/glance session/life session/login
     session/passthrough session/roaming session/session session/shared_names session/speaking

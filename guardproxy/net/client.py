@@ -10,13 +10,12 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from guardproxy.addresses import is_loopback, plain
 from guardproxy.errors import GuardError, LoginTimeout, ProtocolViolation, Reason
 from guardproxy.net.server import Holder, ServerLink
 from guardproxy.net.streams import Timer
@@ -49,6 +48,10 @@ _AT_REST = (State.PARKED, State.IDLE)
 _NOT_YET = object()
 _READS = (login.ReadPacket, login.ReadPassword)  # a union would be made anew each time
 _IDLE: Final = State.IDLE  # an enum's members are slow to look up (CPython 3.11)
+
+
+class ClientLeft(Exception):
+    """Terminate from a client that has not begun its login (node-postgres does so)."""
 
 
 class Ends(NamedTuple):
@@ -124,7 +127,7 @@ class ClientLink(Holder):
         self.transport = transport
         self.opened_at = monotonic()
         self._identify()
-        private = not self.address or _is_loopback(self.address)
+        private = not self.address or is_loopback(self.address)
         self.pooler.entrance.in_time.give(self)
         self._login = login.log_in(self.pooler.entrance.house(private))
         self.pooler.arrived(self)
@@ -134,7 +137,7 @@ class ClientLink(Holder):
         """Who is at the other end: an address, or over a Unix socket a process."""
         peer = self.transport.getPeer()
         if isinstance(peer, tuple):
-            self.address = str(peer[0])
+            self.address = plain(str(peer[0]))
         elif hasattr(socket, "SO_PEERCRED"):
             raw = self.transport.socket.getsockopt(
                 socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size
@@ -176,20 +179,31 @@ class ClientLink(Holder):
 
     def _read(self) -> object:
         """What the login wants to read, if it is there as a whole."""
-        packet = isinstance(self._reading, login.ReadPacket)
-        whole = self._take_packet() if packet else self._take_password()
+        reading = self._reading
+        if isinstance(reading, login.ReadPacket):
+            whole = self._take_packet(reading.hello)
+        else:
+            whole = self._take_password()
         if whole is None:
             return _NOT_YET
         self._reading = None
         return whole
 
-    def _take_packet(self) -> bytes | None:
-        if self._buffer[:1] == b"\x16":  # a TLS handshake: all of it
-            return self._take(len(self._buffer))
+    def _take_packet(self, may_greet: bool) -> bytes | None:
+        if self._buffer[:1] == login.TLS_HANDSHAKE:
+            if may_greet:
+                return self._take(len(self._buffer))
+            raise ProtocolViolation(
+                "the client begins TLS where it was refused or is there already"
+            )
         if len(self._buffer) < 4:
             return None
         length = int.from_bytes(self._buffer[:4], "big")
         if not 8 <= length <= messages.MAX_STARTUP_PACKET:
+            if self._buffer.startswith(messages.TERMINATE_MESSAGE):
+                raise ClientLeft("Terminate instead of a startup packet")
+            if messages.TERMINATE_MESSAGE.startswith(self._buffer):
+                return None  # more of it is needed
             raise ProtocolViolation("invalid length of startup packet")
         return self._take(length)
 
@@ -218,6 +232,8 @@ class ClientLink(Holder):
                     self.await_answer(answer, self._answered)
                     return
                 answer = self._next_step(answer)
+        except ClientLeft:
+            self.close(Reason.CLIENT_LEFT)
         except GuardError as error:
             self.end(error)
         except Exception:
@@ -394,8 +410,3 @@ class ClientLink(Holder):
             self.desk.over(reason)
             return
         self.pooler.departure.client_over(self, reason, why, polite)
-
-
-@lru_cache(maxsize=1024)
-def _is_loopback(address: str) -> bool:
-    return ip_address(address.partition("%")[0]).is_loopback

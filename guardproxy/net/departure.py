@@ -43,7 +43,8 @@ class Departure:
         self.pooler.cancels.forget(client)
         if reason is not Reason.CANCEL_REQUEST:
             # A health check knocks and goes: that is no news.
-            knocked = reason is Reason.CLIENT_GONE and client.request is None
+            gone = reason in (Reason.CLIENT_GONE, Reason.CLIENT_LEFT)
+            knocked = gone and client.request is None
             say = self.pooler.log.debug if knocked else self.pooler.log.info
             self.pooler.endings.client(client, reason, why, now)
             about = partial(describe, client, now, ending=True)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from guardproxy.errors import GuardError, LoginRefused, Reason, ServerRefused
+from guardproxy.errors import (
+    GuardError,
+    LoginRefused,
+    ProtocolViolation,
+    Reason,
+    ServerRefused,
+)
 from guardproxy.net.server import Holder, ServerLink
 from guardproxy.pool.admission import Ticket
 from guardproxy.pool.pool import Pool, PoolName
@@ -19,6 +25,7 @@ from guardproxy.session import conversations, login
 from guardproxy.session.conversations import Credential, PasswordWanted
 from guardproxy.session.login import Request
 from guardproxy.stats import Tally
+from guardproxy.text import encoded
 from guardproxy.wire.scram import Verifier
 
 if TYPE_CHECKING:
@@ -46,7 +53,7 @@ class Account:
         if known is None or known.password is None or now >= self.proved_until:
             return False
         given = credential.password or ""
-        return hmac.compare_digest(known.password.encode(), given.encode())
+        return hmac.compare_digest(encoded(known.password), encoded(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,10 @@ class Errand(Holder):
         return cleaned.addCallback(lambda _: self._use(link))
 
     def _used(self, result: object, link: ServerLink) -> None:
+        """Clean the server, or close it if its answer made no sense: more of it may come."""
+        error = result.value if isinstance(result, Failure) else None
+        if isinstance(error, ProtocolViolation) and not link.lost:
+            self._pooler.server_misbehaved(link, error)
         self._pooler.departure.clean_up(link)
         self.done.callback(result)
 
@@ -176,7 +187,9 @@ class Logins:
             case login.FindVerifier(request):
                 return self.find_verifier(client, request)
             case login.KeepKeys(request, keys):
-                self.of(request).credential = self.configured(request.user) or Credential(keys=keys)
+                queried = request.user not in self.pooler.settings.auth.users
+                known = self.configured(request.user) or Credential(keys=keys, queried=queried)
+                self.of(request).credential = known
                 return None
         raise TypeError(f"unknown step {step!r}")
 

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from guardproxy.addresses import plain
 from guardproxy.net.client import Ends
 from guardproxy.net.janitor import idle_limit
 from guardproxy.net.people import pins_of, who
@@ -292,7 +293,7 @@ def _server(link: ServerLink) -> ServerView:
 def _address(name: object) -> tuple[str, int]:
     """A socket's name as host and port; that of a Unix socket is a path."""
     if isinstance(name, tuple):
-        return str(name[0]), int(name[1])
+        return plain(str(name[0])), int(name[1])
     return (name if isinstance(name, str) else ""), 0
 
 

@@ -12,8 +12,10 @@ from hmac import compare_digest
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from guardproxy.addresses import is_loopback as is_loopback
 from guardproxy.leaves import token_in
 from guardproxy.settings import Http
+from guardproxy.text import encoded
 
 _SCHEME = "Bearer "
 
@@ -26,7 +28,7 @@ class Gate:
         self._names = {"localhost", http.host.lower(), *map(str.lower, http.allowed_hosts)}
         tokens = [http.token.reveal()] if http.token else []
         tokens += [token_in(http.token_file)] if http.token_file else []
-        self._tokens = [token.encode() for token in tokens]
+        self._tokens = [encoded(token) for token in tokens]
 
     @property
     def can_act(self) -> bool:
@@ -45,7 +47,7 @@ class Gate:
 
     def opens_for(self, authorization: str) -> bool:
         """Whether a good token is shown. All are compared, and in constant time."""
-        shown = authorization.removeprefix(_SCHEME).encode(errors="replace")
+        shown = encoded(authorization.removeprefix(_SCHEME))
         good = [compare_digest(shown, token) for token in self._tokens]
         return authorization.startswith(_SCHEME) and any(good)
 
@@ -64,7 +66,3 @@ def is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_loopback(address: str) -> bool:
-    return is_address(address) and ip_address(address).is_loopback

@@ -24,6 +24,7 @@ from guardproxy.ops.activity import (
 )
 from guardproxy.session.statement import shown
 from guardproxy.settings import Upstream
+from guardproxy.text import encoded
 from guardproxy.views import BackendView
 from guardproxy.watching import Watch
 
@@ -94,7 +95,7 @@ class Inquiry:
         return Seen(
             source=f"{info.hostaddr or info.host}:{info.port}",
             limits=limits,
-            rows=[msgspec.structs.replace(r, statement=shown(r.statement.encode())) for r in rows],
+            rows=[msgspec.structs.replace(r, statement=shown(encoded(r.statement))) for r in rows],
         )
 
     def _mark(self, ours: frozenset[int]) -> None:

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from guardproxy import __version__
 from guardproxy.ops.guard import Looks, Watching
 from guardproxy.stats import BOUNDS, OTHER, Histogram, Tally
+from guardproxy.text import readable
 from guardproxy.views import Activity, Overview, PoolView
 from guardproxy.wire.frames import COMPILED
 
@@ -134,7 +135,7 @@ def _name(pool: PoolView) -> Name:
 
 def _label(text: str) -> str:
     """Short, and without what UTF-8 cannot say."""
-    return text[:NAME_MAX].encode(errors="replace").decode()
+    return readable(text[:NAME_MAX]).decode()
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

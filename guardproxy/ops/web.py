@@ -31,6 +31,7 @@ from guardproxy.ops.gate import Gate, is_loopback
 from guardproxy.ops.guard import Looks, Verbs, Watching
 from guardproxy.ops.history import INTERVAL, History
 from guardproxy.settings import Http, Settings
+from guardproxy.text import readable
 
 MAX_BODY = 4096
 """Bytes of a request's body; ours have fewer than a hundred."""
@@ -197,7 +198,7 @@ class Windows(Resource):
             answer = self._answer(request)
         except Refused as refused:
             request.setResponseCode(refused.status)
-            answer = f"{refused}\n".encode()
+            answer = readable(f"{refused}\n")
         if isinstance(answer, Deferred):
             self._answer_later(request, answer)
             return NOT_DONE_YET

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from guardproxy.errors import Reason
+from guardproxy.text import encoded
 
 Holder = Any
 """Who has a server or waits for one. Here nothing is asked of it but to be somebody.
@@ -188,5 +189,5 @@ def _without_name(wanted: Mapping[str, str]) -> frozenset[tuple[str, str]]:
 
 def reported_name(name: str) -> str:
     """What PostgreSQL makes of an application_name (pg_clean_ascii, NAMEDATALEN)."""
-    cut = name.encode(errors="surrogateescape")[:63]
+    cut = encoded(name)[:63]
     return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in cut)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from guardproxy.errors import Declined
+from guardproxy.text import c_words, decoded, readable
 from guardproxy.wire import messages
 
 TEXT, INT4, INT8, FLOAT8 = 25, 23, 20, 701
@@ -50,7 +51,7 @@ class Answer:
 
 def row_description(columns: Columns, formats: Sequence[int] = ()) -> bytes:
     fields = [
-        name.encode() + b"\0" + _COLUMN(0, 0, oid, _SIZES[oid], -1, _format(formats, number))
+        c_words(name) + _COLUMN(0, 0, oid, _SIZES[oid], -1, _format(formats, number))
         for number, (name, oid) in enumerate(columns)
     ]
     return messages.message(messages.ROW_DESCRIPTION, _SHORT(len(columns)) + b"".join(fields))
@@ -80,7 +81,7 @@ def _text(value: Value) -> bytes:
     """A cell. Most are the same in the next row, and in the next look."""
     if value is None:
         return b"\xff\xff\xff\xff"
-    text = str(value).replace("\0", "").encode(errors="replace")
+    text = readable(str(value).replace("\0", ""))
     return _INT(len(text)) + text
 
 
@@ -117,7 +118,7 @@ def parameter(raw: bytes | None, form: int, oid: int) -> str | None:
         return None
     size, layout = _READ.get(oid, (0, ""))
     if form == 0 or not size:
-        return raw.decode(errors="replace")
+        return decoded(raw)
     if len(raw) != size:
         raise Declined("a parameter is not of the type that was said", sqlstate="22P03")
     return str(struct.unpack(layout, raw)[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from guardproxy.session.parameters import Parameters, settable
+from guardproxy.session.parameters import Parameters, report, settable
 from guardproxy.session.prepared import Shelf
 
 
@@ -32,14 +32,14 @@ class Backend:
         return self.setup is self.clean and not self.unsure
 
     def heard(self, name: str, value: str) -> None:
-        """It reports this, whoever it is talking to."""
-        self._said[name] = value
+        """It reports this, to us or to a client; ProtocolViolation if it reports too much."""
+        report(self._said, name, value)
 
     def reported(self, name: str, value: str) -> None:
         """It says by itself that a setting is another now: its configuration was reloaded."""
         was_clean = self.is_clean
         self.heard(name, value)
-        self.pristine[name] = value
+        report(self.pristine, name, value)
         self.clean = Parameters.of(settable(self.pristine))
         now = self.setup.values | settable({name: value})
         self.setup = self.clean if was_clean else Parameters.of(now)

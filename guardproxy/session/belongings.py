@@ -11,8 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from guardproxy.errors import ProtocolViolation
 from guardproxy.session import pins
-from guardproxy.session.parameters import RIGHTS, Parameters, in_order, of_startup, settable
+from guardproxy.session.parameters import (
+    RIGHTS,
+    Parameters,
+    in_order,
+    of_startup,
+    report,
+    settable,
+)
 from guardproxy.session.pins import Finding, PinReason, Suspicion
 from guardproxy.session.prepared import Reading
 from guardproxy.session.statement import redact
@@ -159,7 +167,7 @@ class Belongings:
         """The client is told this by ParameterStatus."""
         if name == "client_encoding" and value != self.reported.get(name):
             self._read_again()
-        self.reported[name] = value
+        report(self.reported, name, value)
         self._setup = None
 
     def _read_again(self) -> None:
@@ -243,7 +251,10 @@ class Belongings:
     def answered(
         self, asked: Suspicion, replies: Iterable[Message], now: float, last: bytes = b""
     ) -> None:
-        """The server's answer; `last` is the last statement before it was asked."""
+        """The server's answer; `last` is the last statement before it was asked.
+
+        Raises ProtocolViolation if it is none: what is on that server is not known then.
+        """
         self._learning = False
         rows: list[list[str | None]] = []
         for kind, body in replies:
@@ -253,7 +264,11 @@ class Belongings:
                 self._not_answered(asked, messages.parse_fields(body).get("M", ""), now)
                 return
         self._tries = 0
-        settings, found = pins.read(rows)
+        try:
+            settings, found = pins.read(rows)
+        except ValueError as error:
+            what = f"the server answers the guard's probe with what is none: {error}"
+            raise ProtocolViolation(what) from None
         if self._superuser:
             found -= {PinReason.PRIVILEGED}
         self._learn(settings, asked)

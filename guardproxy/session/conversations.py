@@ -13,7 +13,8 @@ from typing import Final
 
 from guardproxy.errors import CannotLogIn, GuardError, ProtocolViolation, Reason
 from guardproxy.session.commands import Parting
-from guardproxy.session.parameters import SET_CONFIG
+from guardproxy.session.parameters import SET_CONFIG, report
+from guardproxy.text import encoded
 from guardproxy.wire import messages, scram
 from guardproxy.wire.frames import Message, stops
 from guardproxy.wire.messages import (
@@ -23,6 +24,7 @@ from guardproxy.wire.messages import (
     COPY_IN,
     DATA_ROW,
     ERROR,
+    NOTICE,
     PARAMETER_STATUS,
     READY_FOR_QUERY,
 )
@@ -30,6 +32,11 @@ from guardproxy.wire.scram import MECHANISM, MECHANISM_PLUS, ClientExchange, Scr
 
 # The codes of Authentication messages.
 OK, CLEARTEXT, MD5, SASL, SASL_CONTINUE, SASL_FINAL = 0, 3, 5, 10, 11, 12
+
+MAX_LOGIN_MESSAGES: Final = 1_000
+"""Messages of a server until it is ready for queries: some twenty are usual."""
+MAX_ANSWERS: Final = 100_000
+"""Messages in answer to one question of ours. A row for each of so many users is allowed for."""
 
 SETTLES = stops(bytes([READY_FOR_QUERY, COPY_IN, PARAMETER_STATUS]))
 """What `settle` and the server's record must hear. The rest is a client's that left: perhaps
@@ -57,20 +64,32 @@ class PasswordWanted(GuardError):
 
 @dataclass(slots=True)
 class Credential:
-    """What opens server logins for one user. `keys` saves deriving them again for each login."""
+    """What opens server logins for one user. `keys` saves deriving them again for each login.
+
+    `queried`: the keys are for a verifier that PostgreSQL gave (auth.query), not for a listed one.
+    """
 
     password: str | None = field(default=None, repr=False)
     keys: ScramKeys | None = field(default=None, repr=False)
+    queried: bool = False
 
     def keys_for(self, salt: bytes, iterations: int) -> ScramKeys:
-        """The SCRAM keys for PostgreSQL's salt; CannotLogIn if we have others and no password."""
+        """The SCRAM keys for PostgreSQL's salt.
+
+        PostgreSQL invents a salt for a role that is past its VALID UNTIL. Where the verifier is
+        PostgreSQL's own, keys that fit nothing let it refuse in its own words. CannotLogIn if the
+        verifier is a listed one.
+        """
         keys = self.keys
         if keys and (keys.salt, keys.iterations) == (salt, iterations):
             return keys
         if self.password is None:
+            if self.queried:
+                return ScramKeys(salt, iterations, bytes(32), bytes(32))
             raise CannotLogIn(
                 "the SCRAM verifier in auth.users is not the one PostgreSQL has",
-                hint="Copy rolpassword from pg_authid, or give the password itself.",
+                hint="Copy rolpassword from pg_authid, or give the password itself. "
+                "(PostgreSQL hides the verifier of a role that is past its VALID UNTIL.)",
             )
         self.keys = ScramKeys.derive(self.password, salt, iterations)
         return self.keys
@@ -94,31 +113,57 @@ def log_in(
     is None, CannotLogIn when it asks for what we do not have.
     """
     send = messages.startup_message({"user": user, "database": database})
+    asked = yield from _authenticate(send, user, credential, binding)
     parameters: dict[str, str] = {}
     cancel_key = b""
-    asked = False
-    while True:
-        kind, body = yield send
-        send = b""
-        if kind == AUTHENTICATION:
-            code = int.from_bytes(body[:4], "big")
-            if code == SASL:
-                asked = True
-                yield from _log_in_scram(body[4:], _needed(credential), binding)
-            elif code in (CLEARTEXT, MD5):
-                asked = True
-                send = _password_answer(code, user, _needed(credential), body[4:])
-            elif code != OK:
-                raise CannotLogIn(f"PostgreSQL asks for authentication method {code}, unknown here")
+    for _ in range(MAX_LOGIN_MESSAGES):
+        kind, body = yield b""
+        if kind == PARAMETER_STATUS:
+            report(parameters, *messages.parse_parameter_status(body))
+        elif kind == BACKEND_KEY_DATA:
+            cancel_key = messages.key_data(body)
         elif kind == ERROR:
             raise messages.refusal(body)
-        elif kind == PARAMETER_STATUS:
-            name, value = messages.parse_parameter_status(body)
-            parameters[name] = value
-        elif kind == BACKEND_KEY_DATA:
-            cancel_key = body
         elif kind == READY_FOR_QUERY:
+            if body != b"I":
+                raise ProtocolViolation("PostgreSQL ended a login in a transaction")
             return Greeting(parameters, cancel_key, asked)
+        elif kind != NOTICE:
+            raise _unexpected(kind)
+    raise ProtocolViolation("PostgreSQL says too much during a login")
+
+
+def _authenticate(
+    send: bytes, user: str, credential: Credential | None, binding: bytes | None
+) -> Generator[bytes, Message, bool]:
+    """Up to AuthenticationOk; returns whether a password was asked for, in whatever form."""
+    asked = False
+    for _ in range(MAX_LOGIN_MESSAGES):
+        kind, body = yield send
+        send = b""
+        if kind == ERROR:
+            raise messages.refusal(body)
+        if kind == NOTICE:
+            continue
+        if kind != AUTHENTICATION:
+            raise _unexpected(kind)
+        code, data = messages.parse_authentication(body)
+        if code == OK:
+            return asked
+        if asked:
+            raise ProtocolViolation("PostgreSQL asks for a password twice")
+        asked = code in (SASL, CLEARTEXT, MD5)
+        if code == SASL:
+            yield from _log_in_scram(data, _needed(credential), binding)
+        elif asked:
+            send = _password_answer(code, user, _needed(credential), data)
+        else:
+            raise CannotLogIn(f"PostgreSQL asks for authentication method {code}, unknown here")
+    raise ProtocolViolation("PostgreSQL says too much during a login")
+
+
+def _unexpected(kind: int) -> ProtocolViolation:
+    return ProtocolViolation(f"PostgreSQL sent a message of type {chr(kind)!r} during a login")
 
 
 def _needed(credential: Credential | None) -> Credential:
@@ -133,9 +178,11 @@ def _password_answer(code: int, user: str, credential: Credential, salt: bytes) 
             "PostgreSQL asks for the password itself, and auth.users has only a SCRAM verifier",
             hint="Give the password, or let pg_hba.conf ask for scram-sha-256.",
         )
-    password = credential.password.encode()
+    password = encoded(credential.password)
     if code == MD5:
-        inner = hashlib.md5(password + user.encode(), usedforsecurity=False).hexdigest()
+        if len(salt) != 4:
+            raise ProtocolViolation("PostgreSQL asks for md5 without a salt of four bytes")
+        inner = hashlib.md5(password + encoded(user), usedforsecurity=False).hexdigest()
         outer = hashlib.md5(inner.encode() + salt, usedforsecurity=False).hexdigest()
         password = b"md5" + outer.encode()
     return messages.password_message(password)
@@ -165,9 +212,10 @@ def _sasl(send: bytes) -> Generator[bytes, Message, bytes]:
     kind, body = yield send
     if kind == ERROR:
         raise messages.refusal(body)
-    if kind != AUTHENTICATION or int.from_bytes(body[:4], "big") not in (SASL_CONTINUE, SASL_FINAL):
+    code, data = messages.parse_authentication(body) if kind == AUTHENTICATION else (OK, b"")
+    if code not in (SASL_CONTINUE, SASL_FINAL):
         raise ProtocolViolation("expected an SASL answer from PostgreSQL")
-    return body[4:]
+    return data
 
 
 def hand_over(packet: bytes) -> Generator[bytes, Message, Message]:
@@ -218,7 +266,7 @@ def _command(sql: str) -> Generator[bytes, Message, None]:
     """Run one command outside any transaction; Dirty if anything but its tag and `I` comes back."""
     send = messages.query(sql)
     tag = b""
-    while True:
+    for _ in range(MAX_ANSWERS):
         kind, body = yield send
         send = b""
         if kind == COMMAND_COMPLETE:
@@ -229,6 +277,7 @@ def _command(sql: str) -> Generator[bytes, Message, None]:
             if tag != sql.encode() or body != b"I":
                 raise Dirty(f"{sql} was not answered as expected")
             return
+    raise Dirty(f"{sql} was answered without an end")
 
 
 def learn(wanted: Mapping[str, str]) -> Generator[bytes, Message, Mapping[str, str]]:
@@ -239,18 +288,18 @@ def learn(wanted: Mapping[str, str]) -> Generator[bytes, Message, Mapping[str, s
     changed: dict[str, str] = {}
     send = messages.run_apart(SET_CONFIG, wanted.items())
     refused: GuardError | None = None
-    while True:
+    for _ in range(MAX_ANSWERS):
         kind, body = yield send
         send = b""
         if kind == PARAMETER_STATUS:
-            name, value = messages.parse_parameter_status(body)
-            changed[name] = value
+            report(changed, *messages.parse_parameter_status(body))
         elif kind == ERROR:
-            refused = messages.refusal(body)
+            refused = refused or messages.refusal(body)
         elif kind == READY_FOR_QUERY:
             if refused:
                 raise refused
             return changed
+    raise _endless()
 
 
 def look_up(sql: str, user: str) -> Generator[bytes, Message, list[str | None] | None]:
@@ -258,14 +307,19 @@ def look_up(sql: str, user: str) -> Generator[bytes, Message, list[str | None] |
     send = messages.run_apart(sql, [(user,)])
     row: list[str | None] | None = None
     refused: GuardError | None = None
-    while True:
+    for _ in range(MAX_ANSWERS):
         kind, body = yield send
         send = b""
         if kind == DATA_ROW and row is None:
             row = messages.parse_data_row(body)
         elif kind == ERROR:
-            refused = messages.refusal(body)
+            refused = refused or messages.refusal(body)
         elif kind == READY_FOR_QUERY:
             if refused:
                 raise refused
             return row
+    raise _endless()
+
+
+def _endless() -> ProtocolViolation:
+    return ProtocolViolation("PostgreSQL's answer to the guard has no end")

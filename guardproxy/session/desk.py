@@ -16,6 +16,7 @@ from typing import TypeVar
 from guardproxy.errors import Declined, ProtocolViolation
 from guardproxy.session.answers import Answer, Columns, data_rows, parameter, row_description
 from guardproxy.session.sentences import Statement, bound, parameters, statements
+from guardproxy.text import c_words, decoded
 from guardproxy.wire import messages
 from guardproxy.wire.frames import Frames
 from guardproxy.wire.messages import message
@@ -160,7 +161,7 @@ class Desk:
 
     def _parse(self, body: bytes) -> bytes:
         name, text, rest = body.split(b"\0", 2)
-        found = statements(text.decode(errors="replace"))
+        found = statements(decoded(text))
         if len(found) > 1:
             raise Declined(
                 "cannot insert multiple commands into a prepared statement", sqlstate="42601"
@@ -185,18 +186,18 @@ class Desk:
 
     def _known(self, name: bytes) -> _Prepared:
         try:
-            return self._prepared[name.decode(errors="replace")]
+            return self._prepared[decoded(name)]
         except KeyError:
             raise Declined("prepared statement does not exist", sqlstate="26000") from None
 
     def _portal(self, name: bytes) -> _Portal:
         try:
-            return self._portals[name.decode(errors="replace")]
+            return self._portals[decoded(name)]
         except KeyError:
             raise Declined("portal does not exist", sqlstate="34000") from None
 
     def _describe_message(self, body: bytes) -> bytes:
-        said, name = b"", body[1:-1]
+        said, name = b"", _name(body)
         formats: tuple[int, ...] = ()
         if body[:1] == b"S":
             prepared = self._known(name)
@@ -234,7 +235,7 @@ class Desk:
 
     def _close(self, body: bytes) -> bytes:
         where = self._prepared if body[:1] == b"S" else self._portals
-        where.pop(body[1:-1].decode(errors="replace"), None)
+        where.pop(decoded(_name(body)), None)
         return messages.CLOSE_COMPLETE_MESSAGE
 
 
@@ -250,18 +251,25 @@ _MESSAGES: dict[int, Callable[[Desk, bytes], bytes]] = {
 
 
 def _text(body: bytes) -> str:
-    return body.partition(b"\0")[0].decode(errors="replace")
+    return decoded(body.partition(b"\0")[0])
+
+
+def _name(body: bytes) -> bytes:
+    """The name in a Describe or a Close, behind its letter; ValueError if there is none."""
+    if len(body) < 2:
+        raise ValueError("no name")
+    return body[1:-1]
 
 
 def _keep(where: dict[str, T], name: bytes, what: T) -> None:
-    key = name.decode(errors="replace")
+    key = decoded(name)
     if len(where) >= MAX_NAMED and key not in where:
         raise Declined(f"more than {MAX_NAMED} of these at once", sqlstate="54000")
     where[key] = what
 
 
 def _complete(answer: Answer) -> bytes:
-    return message(messages.COMMAND_COMPLETE, answer.tag.encode() + b"\0")
+    return message(messages.COMMAND_COMPLETE, c_words(answer.tag))
 
 
 def _bound_values(rest: bytes, types: tuple[int, ...]) -> tuple[list[str | None], tuple[int, ...]]:

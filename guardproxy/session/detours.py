@@ -7,8 +7,9 @@ answers come, what the server says takes another way, on which the client hears 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-from guardproxy.errors import SetupFailed
+from guardproxy.errors import ProtocolViolation, SetupFailed
 from guardproxy.session.waiting import Waiting
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
@@ -21,6 +22,11 @@ from guardproxy.wire.messages import (
     READY_FOR_QUERY,
 )
 
+MAX_REPLIES: Final = 16 << 20
+"""Bytes of answers to one of ours. The settings of one session may be many and long."""
+_REPLY_COSTS: Final = 128
+"""Bytes, about, that a message takes besides its body."""
+
 Answered = Callable[[list[Message], float], bytes]
 """What is done with the server's answer to us; returns what the client is to hear of it."""
 
@@ -28,13 +34,22 @@ Answered = Callable[[list[Message], float], bytes]
 class Detours(Waiting):
     """`pid` is the process id that the client was told: it takes it for its server's."""
 
-    __slots__ = ("_answered", "_aside", "_detour", "_server_skip", "_server_tail", "pid")
+    __slots__ = (
+        "_answered",
+        "_aside",
+        "_detour",
+        "_reply_size",
+        "_server_skip",
+        "_server_tail",
+        "pid",
+    )
 
     def __init__(self, now: float, timings: Timings) -> None:
         super().__init__(now, timings)
         self.pid = b""
         self._server_tail = b""
         self._server_skip = 0
+        self._reply_size = 0  # of what `_swallowing` keeps
         self._detour: Callable[[bytes, float], bytes] | None = None
         self._answered: list[Answered] = []
         self._aside = Frames()  # what has been said on a detour
@@ -77,7 +92,7 @@ class Detours(Waiting):
                     if b"\0VWARNING\0" in body:
                         passed += messages.message(kind, body)
                 elif kind != READY_FOR_QUERY:
-                    replies.append((kind, body))
+                    self._reply(replies, kind, body)
                     if kind == PARAMETER_STATUS:
                         self._heard(body)
                 else:
@@ -93,6 +108,15 @@ class Detours(Waiting):
             return passed
 
         return detour
+
+    def _reply(self, replies: list[Message], kind: int, body: bytes) -> None:
+        """Keep one of the server's answers to us; ProtocolViolation where they have no end."""
+        if not replies:
+            self._reply_size = 0
+        self._reply_size += len(body) + _REPLY_COSTS
+        if self._reply_size > MAX_REPLIES:
+            raise ProtocolViolation("the server's answer to the guard has no end")
+        replies.append((kind, body))
 
     def _setup_answered(self, replies: list[Message], now: float) -> bytes:
         for kind, body in replies:

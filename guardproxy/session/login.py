@@ -15,6 +15,7 @@ from typing import cast
 
 from guardproxy.errors import LoginRefused, PasswordRefused, ProtocolViolation
 from guardproxy.session.conversations import CLEARTEXT, SASL, SASL_CONTINUE, SASL_FINAL, Credential
+from guardproxy.text import decoded
 from guardproxy.wire import messages
 from guardproxy.wire.messages import Startup
 from guardproxy.wire.scram import MECHANISM, ScramError, ScramKeys, ServerExchange, Verifier
@@ -25,13 +26,19 @@ ALPN = "postgresql"
 CONSOLES = ("guardproxy", "pgbouncer")
 """Databases that are none: the console, also under the name that tools made for PgBouncer know."""
 
-_TLS_HANDSHAKE = 0x16
+TLS_HANDSHAKE = b"\x16"
+"""How a TLS record begins that holds a ClientHello."""
 _NOT_FOR_SERVERS = frozenset(("user", "database", "options", "replication"))
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPacket:
-    """The next packet without a type byte, whole; a TLS ClientHello counts as one."""
+    """The next packet without a type byte, whole.
+
+    `hello`: a TLS ClientHello counts as one, for encryption has not been spoken of yet.
+    """
+
+    hello: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +205,9 @@ def _open(house: House) -> Generator[Step, object, tuple[Startup, bool] | Cancel
     """Up to the StartupMessage: encryption is asked for, perhaps granted, at most once each."""
     secure = asked_tls = asked_gss = False
     while True:
-        packet = yield from _read(ReadPacket())
-        if packet[0] == _TLS_HANDSHAKE and not (secure or asked_tls or asked_gss):
+        may_greet = not (secure or asked_tls or asked_gss)
+        packet = yield from _read(ReadPacket(hello=may_greet))
+        if may_greet and packet[:1] == TLS_HANDSHAKE:
             yield from _direct_tls(house, packet)
             secure = True
             continue
@@ -245,10 +253,11 @@ def _password(request: Request, private: bool) -> Generator[Step, object, None]:
         )
     yield messages.authentication(CLEARTEXT)
     body = yield from _read(ReadPassword())
-    password = body.rstrip(b"\0").decode(errors="replace")
-    if not password:
+    if not body.rstrip(b"\0"):
         raise PasswordRefused("empty password returned by client")
-    yield Prove(request, Credential(password))
+    if body.find(b"\0") != len(body) - 1:
+        raise ProtocolViolation("invalid password packet size")
+    yield Prove(request, Credential(decoded(body[:-1])))
 
 
 def _scram(request: Request, mock_seed: bytes) -> Generator[Step, object, None]:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 from weakref import WeakValueDictionary
 
+from guardproxy.errors import ProtocolViolation
 from guardproxy.wire import messages
 
 SET_CONFIG: Final = "SELECT pg_catalog.set_config($1, $2, false)"
@@ -32,6 +33,24 @@ NOT_SETTABLE: Final = frozenset(
     ("in_hot_standby", "integer_datetimes", "is_superuser", "server_encoding", "server_version")
 )
 """Reported, but nobody's to set."""
+
+
+MAX_REPORTED: Final = 200
+"""Settings that one server may report; PostgreSQL has fifteen."""
+MAX_SMALL: Final = 4096
+MAX_LARGE: Final = 300_000
+"""Bytes, about: of a reported setting that nobody minds, and of all once one is larger than that.
+(A search_path may be long.)"""
+
+
+def report(known: dict[str, str], name: str, value: str) -> None:
+    """A server reports a setting; ProtocolViolation if it reports more than can be kept."""
+    size = len(name) + len(value)
+    if name not in known and len(known) >= MAX_REPORTED:
+        raise ProtocolViolation(f"the server reports more than {MAX_REPORTED} settings")
+    if size > MAX_SMALL and size + sum(map(len, known.values())) > MAX_LARGE:
+        raise ProtocolViolation(f"the server reports settings of more than {MAX_LARGE} bytes")
+    known[name] = value
 
 
 class Parameters:

@@ -156,20 +156,29 @@ def _element(name: str) -> str:
     return f'"{escaped}"'
 
 
+_KINDS: Final = frozenset(("setting", *PinReason))
+
+
 def read(
     rows: Iterable[Sequence[str | None]],
 ) -> tuple[dict[str, str | None], frozenset[PinReason]]:
     """The probe's rows: settings by name in lower case, and the reasons to stay.
 
-    A privileged setting is both: it holds who is no superuser.
+    A privileged setting is both: it holds who is no superuser. ValueError for any other row.
     """
     settings: dict[str, str | None] = {}
     pins = set()
-    for kind, name, value in rows:
+    for row in rows:
+        if len(row) != 3 or row[0] not in _KINDS:
+            said = ", ".join(map(repr, row[:1]))  # no values: they are the application's
+            raise ValueError(f"{len(row)} columns, first {said:.60}")
+        kind, name, value = row
         if kind != "setting":
             pins.add(PinReason(str(kind)))
         if kind in ("setting", PinReason.PRIVILEGED):
-            settings[str(name).lower()] = value
+            if name is None:
+                raise ValueError("a setting without a name")
+            settings[name.lower()] = value
     return settings, frozenset(pins)
 
 

@@ -378,6 +378,8 @@ class Session(Detours):
                 break
             kind, length = header(data, at)
             if kind == READY_FOR_QUERY:
+                if length != 5:
+                    raise ProtocolViolation(f"the server sent a ReadyForQuery of length {length}")
                 if end - at < 6:
                     break
                 if self.owed:
@@ -413,6 +415,8 @@ class Session(Detours):
                 self._error(data[at + HEADER_SIZE : at + _BEGINNING])
                 if self.on_detour:
                     return self._turn_aside(data, at + length + 1, now)
+            elif kind == PARAMETER_STATUS:
+                raise ProtocolViolation(f"the server sent a ParameterStatus of length {length}")
             at += length + 1
             if at >= end:
                 break

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from guardproxy.session.pins import Finding, Suspicion
 from guardproxy.session.tokens import Kind, Reader, Token, Unreadable
+from guardproxy.text import decoded
 
 SHOWN = 120
 """Characters of a statement in a log line."""
@@ -95,7 +96,7 @@ def database_in_question(text: bytes) -> str | None:
         name = _in_question(reader)
     except Unreadable:  # it is only the beginning of a statement
         return None
-    return name.decode(errors="replace") if name else None
+    return decoded(name) if name else None
 
 
 _PLAIN_UNICODE = re.compile(r"""\b[uU]&(?="[^"\\]*"|'[^'\\]*')""", re.ASCII)

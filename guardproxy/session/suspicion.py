@@ -25,6 +25,7 @@ from guardproxy.session.tokens import (
     token_at,
 )
 from guardproxy.session.verbs import REPLICATES, Findings, by_verb, is_listed, search
+from guardproxy.text import encoded
 
 # Statements that name functions without calling them. DEFINE is the CREATE of views and the like.
 _NAMING = frozenset(("comment", "define", "drop", "grant", "revoke"))
@@ -127,7 +128,7 @@ def _defines(reader: Reader) -> bool:
 
 def _as_read(function: str) -> str:
     """A name without its schema, as it comes out of a text in UTF-8 read as Latin-1."""
-    return function.rpartition(".")[2].encode().decode("latin-1").lower()
+    return encoded(function.rpartition(".")[2]).decode("latin-1").lower()
 
 
 _OPENING = re.compile(r"[ \t\n\r\f\v(;]*+")

@@ -25,6 +25,9 @@ HEADER_SIZE: Final = 5
 Message = tuple[int, bytes]
 """A whole one: its type and its body."""
 
+MAX_LENGTH: Final = 0x3FFFFFFE
+"""Bytes: PostgreSQL's PQ_LARGE_MESSAGE_LIMIT (src/include/libpq/libpq.h)."""
+
 MAX_CONVERSATION_MESSAGE: Final = 1 << 20
 """Bytes. Logins, resets and look-ups never come near; libpq stops at 30,000 for most of these."""
 
@@ -110,8 +113,13 @@ def splice(data: bytes, edits: list[Edit]) -> bytes:
 
 
 def renaming(at: int, length: int, start: int, stop: int, name: bytes) -> list[Edit]:
-    """The edits that put a name from `start` to `stop` into the message at `at`."""
+    """The edits that put a name from `start` to `stop` into the message at `at`.
+
+    ProtocolViolation if the message is longer than PostgreSQL would take.
+    """
     longer = len(name) - (stop - start)
+    if length > MAX_LENGTH:
+        raise ProtocolViolation(f"invalid message length {length}")
     edits = [(start, stop, name)]
     if longer:
         edits.insert(0, (at + 1, at + HEADER_SIZE, (length + longer).to_bytes(4, "big")))

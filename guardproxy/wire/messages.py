@@ -5,12 +5,20 @@ Names, codes and layouts are PostgreSQL's ("Message Formats", "Error and Notice 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from guardproxy.errors import Declined, GuardError, ProtocolViolation, ServerRefused
+from guardproxy.errors import (
+    Declined,
+    GuardError,
+    ProtocolViolation,
+    ServerRefused,
+    UnsupportedProtocol,
+)
+from guardproxy.text import c_string, c_words, decoded, encoded
 
 # What a client sends. (Final, one by one: then they are constants in machine code.)
 BIND: Final = ord("B")
@@ -63,6 +71,12 @@ CANCEL_REQUEST = 80877102
 MAX_STARTUP_PACKET = 10_000
 """Bytes: PostgreSQL's MAX_STARTUP_PACKET_LENGTH (src/include/libpq/pqcomm.h)."""
 
+MAX_ERROR: Final = 30_000
+"""Bytes of an ErrorResponse during a login: libpq's MAX_ERRLEN (src/interfaces/libpq)."""
+MAX_ERROR_TEXT: Final = 1_000
+"""Characters kept of a field of an error that is written anew."""
+_SQLSTATE: Final = re.compile("[0-9A-Z]{5}")
+
 _INT = struct.Struct("!i")
 _SHORT = struct.Struct("!h")
 
@@ -92,19 +106,21 @@ def packet(code: int, body: bytes = b"") -> bytes:
 
 
 def startup_message(parameters: Mapping[str, str]) -> bytes:
-    pairs = "".join(f"{name}\0{value}\0" for name, value in parameters.items())
-    return packet(PROTOCOL_3_0, pairs.encode(errors="surrogateescape") + b"\0")
+    pairs = [c_string(word) for pair in parameters.items() for word in pair]
+    return packet(PROTOCOL_3_0, b"".join(pairs) + b"\0")
 
 
 def parse_startup(whole: bytes) -> Startup:
-    """Read a StartupMessage with its length; ProtocolViolation where PostgreSQL would refuse it."""
+    """Read a StartupMessage with its length.
+
+    Raises UnsupportedProtocol or ProtocolViolation where PostgreSQL would refuse it.
+    """
+    if len(whole) < 8:
+        raise ProtocolViolation("invalid length of startup packet")
     version = _INT.unpack_from(whole, 4)[0]
     if version >> 16 != 3:
-        raise ProtocolViolation(
-            f"unsupported frontend protocol {version >> 16}.{version & 0xFFFF}: "
-            "server supports 3.0 to 3.2"
-        )
-    words = whole[8:].decode(errors="surrogateescape").split("\0")
+        raise UnsupportedProtocol((version >> 16) & 0xFFFF, version & 0xFFFF)
+    words = decoded(whole[8:]).split("\0")
     pairs = words[:-2]
     if words[-2:] != ["", ""] or len(pairs) % 2 or "" in pairs[::2]:
         raise ProtocolViolation("invalid startup packet layout: expected terminator as last byte")
@@ -117,7 +133,7 @@ def cancel_request(key: bytes) -> bytes:
 
 
 def query(sql: str) -> bytes:
-    return message(QUERY, sql.encode() + b"\0")
+    return message(QUERY, c_string(sql))
 
 
 def run_apart(sql: str, rows: Iterable[Iterable[str | None]]) -> bytes:
@@ -128,7 +144,7 @@ def run_apart(sql: str, rows: Iterable[Iterable[str | None]]) -> bytes:
     """
     name = b"guardproxy\0"
     parts = [message(CLOSE, b"S" + name)]
-    parts.append(message(PARSE, name + sql.encode() + b"\0" + _SHORT.pack(0)))
+    parts.append(message(PARSE, name + c_string(sql) + _SHORT.pack(0)))
     for row in rows:
         values = list(row)
         bound = b"".join(map(_bound, values))
@@ -144,7 +160,7 @@ def run_apart(sql: str, rows: Iterable[Iterable[str | None]]) -> bytes:
 def _bound(value: str | None) -> bytes:
     if value is None:
         return _INT.pack(-1)
-    text = value.encode(errors="surrogateescape")
+    text = encoded(value)
     return _INT.pack(len(text)) + text
 
 
@@ -157,7 +173,7 @@ def password_message(secret: bytes) -> bytes:
 
 
 def sasl_initial(mechanism: str, data: bytes) -> bytes:
-    return message(PASSWORD, mechanism.encode() + b"\0" + _INT.pack(len(data)) + data)
+    return message(PASSWORD, c_string(mechanism) + _INT.pack(len(data)) + data)
 
 
 def parse_sasl_initial(body: bytes) -> tuple[str, bytes]:
@@ -165,23 +181,25 @@ def parse_sasl_initial(body: bytes) -> tuple[str, bytes]:
     mechanism, nul, rest = body.partition(b"\0")
     if not nul or len(rest) < 4 or _INT.unpack_from(rest)[0] != len(rest) - 4:
         raise ProtocolViolation("malformed SASLInitialResponse")
-    return mechanism.decode(errors="replace"), rest[4:]
+    return decoded(mechanism), rest[4:]
 
 
 def parse_data_row(body: bytes) -> list[str | None]:
-    """A DataRow's columns, given as text."""
+    """A DataRow's columns, given as text; ProtocolViolation if it is not laid out so."""
     columns: list[str | None] = []
-    at = 2
-    try:
-        for _ in range(_SHORT.unpack_from(body)[0]):
-            size = _INT.unpack_from(body, at)[0]
-            at += 4
-            columns.append(
-                None if size < 0 else body[at : at + size].decode(errors="surrogateescape")
-            )
-            at += max(size, 0)
-    except struct.error:
-        raise ProtocolViolation("malformed DataRow") from None
+    at, end = 2, len(body)
+    count = int.from_bytes(body[:2], "big")
+    for _ in range(count):
+        if end - at < 4:
+            break
+        size = _INT.unpack_from(body, at)[0]
+        at += 4
+        if size < -1 or size > end - at:
+            break
+        columns.append(None if size < 0 else decoded(body[at : at + size]))
+        at += max(size, 0)
+    if len(columns) != count or at != end:
+        raise ProtocolViolation("malformed DataRow")
     return columns
 
 
@@ -190,12 +208,13 @@ def authentication(code: int, body: bytes = b"") -> bytes:
 
 
 def parameter_status(name: str, value: str) -> bytes:
-    return message(PARAMETER_STATUS, f"{name}\0{value}\0".encode(errors="surrogateescape"))
+    return message(PARAMETER_STATUS, c_string(name) + c_string(value))
 
 
 def parse_parameter_status(body: bytes) -> tuple[str, str]:
-    words = body.decode(errors="surrogateescape").split("\0")
-    if len(words) < 3:
+    """The name and the value of a setting; ProtocolViolation if it is not laid out so."""
+    words = decoded(body).split("\0")
+    if len(words) != 3 or words[2] or not words[0]:
         raise ProtocolViolation("malformed ParameterStatus")
     return words[0], words[1]
 
@@ -210,7 +229,7 @@ def ready_for_query(status: int) -> bytes:
 
 def negotiate_protocol_version(options: list[str]) -> bytes:
     """ "We speak 3.0, and none of these options": the only answer we ever have to give."""
-    names = b"".join(option.encode() + b"\0" for option in options)
+    names = b"".join(map(c_string, options))
     return message(
         NEGOTIATE_PROTOCOL_VERSION, _INT.pack(PROTOCOL_3_0) + _INT.pack(len(options)) + names
     )
@@ -219,19 +238,22 @@ def negotiate_protocol_version(options: list[str]) -> bytes:
 def sqlstate(body: bytes) -> str:
     """That of an ErrorResponse, without a look at its other fields; "" if it has none."""
     at = body.find(b"\0C") + 2
-    return body[at : at + 5].decode("latin-1") if at > 1 and body[at + 5 : at + 6] == b"\0" else ""
+    whole = at > 1 and body.find(b"\0", at) == at + 5
+    return body[at : at + 5].decode("latin-1") if whole else ""
 
 
 def _fields(severity: str, sqlstate: str, text: str, detail: str, hint: str) -> bytes:
     pairs = [("S", severity), ("V", severity), ("C", sqlstate), ("M", text)]
     pairs += [(code, value) for code, value in (("D", detail), ("H", hint)) if value]
-    return b"".join(f"{code}{value}\0".encode() for code, value in pairs) + b"\0"
+    return b"".join(c_words(code + value) for code, value in pairs) + b"\0"
 
 
 def fatal(error: GuardError) -> bytes:
     """The ErrorResponse for what ends a client: PostgreSQL's own words where we have them."""
     if isinstance(error, ServerRefused):
         return message(ERROR, as_fatal(error.response))
+    if isinstance(error, UnsupportedProtocol) and error.is_old:
+        return b"E" + c_words(f"FATAL:  {error.message}\n")
     fields = _fields("FATAL", error.sqlstate, error.message, error.detail, error.hint)
     return message(ERROR, fields)
 
@@ -262,7 +284,8 @@ def bound_text(bind: bytes, number: int) -> str | None:
     """
     try:
         at = bind.index(b"\0", bind.index(b"\0") + 1) + 1
-        at += 2 + 2 * _SHORT.unpack_from(bind, at)[0]  # format codes: a name looks the same in both
+        # Format codes are passed over: a name looks the same in both.
+        at += 2 + 2 * (_SHORT.unpack_from(bind, at)[0] & 0xFFFF)
         count = _SHORT.unpack_from(bind, at)[0] & 0xFFFF
         if count < number:
             return ""
@@ -273,12 +296,12 @@ def bound_text(bind: bytes, number: int) -> str | None:
     except (ValueError, struct.error):
         return None
     value = bind[at + 4 : at + 4 + size]
-    return value.decode(errors="surrogateescape") if len(value) == size else None
+    return decoded(value) if len(value) == size else None
 
 
 def parse_fields(body: bytes) -> dict[str, str]:
     """ErrorResponse's or NoticeResponse's fields by their one-letter code."""
-    fields = (field.decode(errors="replace") for field in body.split(b"\0") if field)
+    fields = (decoded(field) for field in body.split(b"\0") if field)
     return {field[0]: field[1:] for field in fields}
 
 
@@ -290,6 +313,31 @@ def as_fatal(body: bytes) -> bytes:
 
 
 def refusal(body: bytes) -> ServerRefused:
-    """PostgreSQL's ErrorResponse as an exception that carries it verbatim."""
+    """PostgreSQL's ErrorResponse as an exception that carries it verbatim.
+
+    One that no driver could read, or that is longer than libpq takes before a login is done, is
+    written anew from what there is in it.
+    """
     fields = parse_fields(body)
-    return ServerRefused(fields.get("C", "XX000"), fields.get("M", ""), body)
+    code, text = fields.get("C", ""), fields.get("M", "")
+    if _SQLSTATE.fullmatch(code) is None:
+        code = "XX000"
+    if not (len(body) < MAX_ERROR and body[-2:] == b"\0\0" and {"S", "C", "M"} <= fields.keys()):
+        text = text[:MAX_ERROR_TEXT]
+        said = text or "PostgreSQL refused in words that cannot be read"
+        body = _fields("FATAL", code, said, fields.get("D", "")[:MAX_ERROR_TEXT], "")
+    return ServerRefused(code, text, body)
+
+
+def key_data(body: bytes) -> bytes:
+    """BackendKeyData's body: a process id and at most 256 bytes. Else ProtocolViolation."""
+    if not 4 <= len(body) <= 260:
+        raise ProtocolViolation("malformed BackendKeyData")
+    return body
+
+
+def parse_authentication(body: bytes) -> tuple[int, bytes]:
+    """The code of an Authentication message and the rest; ProtocolViolation without a code."""
+    if len(body) < 4:
+        raise ProtocolViolation("malformed Authentication message")
+    return _INT.unpack_from(body)[0], body[4:]

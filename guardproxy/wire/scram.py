@@ -9,13 +9,14 @@ about a millisecond, and nothing when the keys are known. The tests check it aga
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
 import stringprep
 import unicodedata
 from dataclasses import dataclass, field
+
+from guardproxy.text import encoded
 
 MECHANISM = "SCRAM-SHA-256"
 MECHANISM_PLUS = "SCRAM-SHA-256-PLUS"
@@ -42,8 +43,8 @@ class ScramKeys:
 
     @classmethod
     def derive(cls, password: str, salt: bytes, iterations: int) -> ScramKeys:
-        prepared = saslprep(password).encode()
-        salted = hashlib.pbkdf2_hmac("sha256", prepared, salt, iterations)
+        """`password` is text as `text.decoded` reads it."""
+        salted = hashlib.pbkdf2_hmac("sha256", encoded(saslprep(password)), salt, iterations)
         return cls(salt, iterations, _mac(salted, b"Client Key"), _mac(salted, b"Server Key"))
 
 
@@ -81,7 +82,7 @@ class Verifier:
     @classmethod
     def mock(cls, user: str, seed: bytes) -> Verifier:
         """For a user nobody knows: the same salt each time, and no password that fits."""
-        salt = _mac(seed, user.encode())[:16]
+        salt = _mac(seed, encoded(user))[:16]
         return cls(salt, DEFAULT_ITERATIONS, secrets.token_bytes(32), secrets.token_bytes(32))
 
 
@@ -106,7 +107,7 @@ class ClientExchange:
         return _unbase64(attributes["s"]), iterations
 
     def final(self, server_first: bytes, keys: ScramKeys) -> bytes:
-        nonce = _attributes(server_first)["r"].encode()
+        nonce = encoded(_attributes(server_first)["r"])
         bare = b"c=" + base64.b64encode(self._gs2 + self._binding) + b",r=" + nonce
         auth_message = b",".join((self._bare, server_first, bare))
         stored_key = hashlib.sha256(keys.client_key).digest()
@@ -136,11 +137,12 @@ class ServerExchange:
         if flag not in (b"n", b"y") or authzid:
             raise ScramError("channel binding was not offered")
         attributes = _attributes(bare)
-        if not attributes.get("r") or "m" in attributes:
+        nonce = attributes.get("r", "")
+        if not nonce or not all("!" <= c <= "~" for c in nonce) or "m" in attributes:
             raise ScramError("malformed SCRAM message")
         self._gs2 = flag + b",,"
         self._bare = bare
-        self._nonce = attributes["r"].encode() + _nonce()
+        self._nonce = nonce.encode() + _nonce()
         self._server_first = b"r=%b,s=%b,i=%d" % (
             self._nonce,
             base64.b64encode(self._verifier.salt),
@@ -154,7 +156,7 @@ class ServerExchange:
         attributes = _attributes(client_final)
         proof = _unbase64(attributes.get("p", ""))
         bound = _unbase64(attributes.get("c", ""))
-        nonce = attributes.get("r", "").encode()
+        nonce = encoded(attributes.get("r", ""))
         if bound != self._gs2 or nonce != self._nonce or len(proof) != 32:
             raise ScramError("malformed SCRAM message")
         auth_message = b",".join((self._bare, self._server_first, bare))
@@ -167,16 +169,21 @@ class ServerExchange:
 
 
 def saslprep(password: str) -> str:
-    """RFC 4013; a password that it prohibits is used as it is (PostgreSQL's pg_saslprep)."""
+    """PostgreSQL's pg_saslprep (src/common/saslprep.c), which is RFC 4013 but for three things.
+
+    A password that it prohibits, or that is no UTF-8, is used as it is. A zero width space, which
+    is in two tables, becomes a space. Prohibited is what was typed, not what it is normalized to.
+    """
     if password.isascii():
         return password
     mapped = "".join(
-        " " if stringprep.in_table_c12(c) else c for c in password if not stringprep.in_table_b1(c)
+        " " if stringprep.in_table_c12(c) else c
+        for c in password
+        if stringprep.in_table_c12(c) or not stringprep.in_table_b1(c)
     )
-    prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
-    if not prepared or any(_prohibited(c) for c in prepared) or not _bidi_ok(prepared):
+    if not mapped or any(_prohibited(c) for c in mapped) or not _bidi_ok(mapped):
         return password
-    return prepared
+    return unicodedata.normalize("NFKC", mapped)
 
 
 def _prohibited(c: str) -> bool:
@@ -208,10 +215,7 @@ def _bidi_ok(text: str) -> bool:
 def _attributes(message: bytes) -> dict[str, str]:
     if len(message) > MAX_MESSAGE:
         raise ScramError("SCRAM message too long")
-    try:
-        parts = message.decode("ascii").split(",")
-    except UnicodeDecodeError:
-        raise ScramError("malformed SCRAM message") from None
+    parts = message.decode("latin-1").split(",")  # a user's name need not be ASCII
     if any(part[1:2] != "=" for part in parts):
         raise ScramError("malformed SCRAM message")
     attributes = {part[0]: part[2:] for part in parts}
@@ -226,7 +230,8 @@ class _Attributes(dict[str, str]):
 
 
 def _iterations(text: str) -> int:
-    if not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MAX_ITERATIONS:
+    digits = text.isascii() and text.isdigit() and len(text) <= 9
+    if not digits or not 1 <= int(text) <= MAX_ITERATIONS:
         raise ScramError(f"iteration count must be between 1 and {MAX_ITERATIONS}")
     return int(text)
 
@@ -234,7 +239,7 @@ def _iterations(text: str) -> int:
 def _unbase64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; text that is not ASCII another
         raise ScramError("malformed SCRAM message: not base64") from None
 
 

@@ -1,6 +1,7 @@
 """Logging in: passwords learned from PostgreSQL, SCRAM of our own, and the relay."""
 
 import base64
+import hashlib
 import re
 import struct
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from guardproxy.text import decoded
+from guardproxy.wire.scram import ScramKeys
 from tests.integration.conftest import NewGuard
 from tests.integration.guard import Guard
 from tests.integration.places import PASSWORDS, Place
@@ -285,3 +288,58 @@ def test_passwords_are_in_no_log(guard: NewGuard, pg: Postgres) -> None:
         assert running.lines
         for secret in secrets:
             assert secret not in running.log()
+
+
+# Odd names and passwords.
+
+ODD = ["a\u200bb", "p\U0001f600w", "\u00e9\u0301\u2168", "a\u0340b", "\u05d01"]
+"""A zero width space, an emoji, what is normalized, what SASLprep prohibits."""
+
+
+def change(pg: Postgres, role: str, password: str, more: str = "") -> None:
+    """Give a role this password; PostgreSQL makes its verifier."""
+    words = sql.SQL("alter role {} password {} " + more)
+    pg.query(words.format(sql.Identifier(role), sql.Literal(password)))
+
+
+@pytest.mark.parametrize("password", ODD)
+def test_odd_passwords(guard: NewGuard, pg: Postgres, role: str, password: str) -> None:
+    """Those that PostgreSQL takes, in both methods; the file may have them as JSON writes them."""
+    change(pg, role, password)
+    for running in (guard(pool=SESSION), scram(guard, {role: {"password": password}})):
+        with running.connect(role, password=password) as connection:
+            assert connection.execute("select current_user").fetchone() == (role,)
+
+
+def test_a_password_that_is_not_utf_8(guard: NewGuard, pg: Postgres, role: str) -> None:
+    """Typed in LATIN1, say: it is used as it is."""
+    raw, salt = b"p\xe9w", b"0123456789abcdef"
+    keys = ScramKeys.derive(decoded(raw), salt, 4096)
+    stored = hashlib.sha256(keys.client_key).digest()
+    words = [base64.b64encode(part).decode() for part in (salt, stored, keys.server_key)]
+    change(pg, role, "SCRAM-SHA-256$4096:{}${}:{}".format(*words))
+    running = guard(pool=SESSION)
+    for _ in range(2):
+        with Raw(running) as client:
+            client.send(startup(user=role, database="app"))
+            assert client.read() == (b"R", struct.pack("!i", 3))
+            client.send(message(b"p", raw + b"\0"))
+            assert client.read() == (b"R", struct.pack("!i", 0))
+            assert client.read_until(b"Z", b"E")[-1] == (b"Z", b"I")
+
+
+def test_an_expired_role_is_refused_in_postgresqls_words(
+    guard: NewGuard, pg: Postgres, role: str
+) -> None:
+    """PostgreSQL shows it a made-up salt, so its verifier seems to be another's."""
+    change(pg, role, "before", "valid until '2020-01-01'")
+    pg.query(LOOKUP, dbname="app")
+    try:
+        query = "select name, verifier from lookup($1)"
+        running = scram(
+            guard, {"bob": {"password": PASSWORDS["bob"]}}, query=query, query_user="bob"
+        )
+        said = refusal(running, user=role, password="before", dbname="app")
+        assert said == f'password authentication failed for user "{role}"'
+    finally:
+        pg.query("drop function lookup", dbname="app")

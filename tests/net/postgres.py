@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from guardproxy.net.caller import Caller
 from guardproxy.net.upstream import Upstream
+from guardproxy.text import decoded, encoded
 from guardproxy.wire import messages
 from guardproxy.wire.messages import message
 from tests.net.wire import Wire
@@ -21,11 +22,11 @@ REPORTED = ("TimeZone", "client_encoding", "application_name")
 
 def error(sqlstate: str, text: str, severity: str = "ERROR") -> bytes:
     fields = f"S{severity}\0V{severity}\0C{sqlstate}\0M{text}\0\0"
-    return message(messages.ERROR, fields.encode())
+    return message(messages.ERROR, encoded(fields))
 
 
 def done(tag: str) -> bytes:
-    return message(messages.COMMAND_COMPLETE, tag.encode() + b"\0")
+    return message(messages.COMMAND_COMPLETE, encoded(tag) + b"\0")
 
 
 def row(*values: str | None) -> bytes:
@@ -36,7 +37,7 @@ def row(*values: str | None) -> bytes:
 def _cell(value: str | None) -> bytes:
     if value is None:
         return b"\xff\xff\xff\xff"
-    return len(value.encode()).to_bytes(4, "big") + value.encode()
+    return len(encoded(value)).to_bytes(4, "big") + encoded(value)
 
 
 @dataclass
@@ -179,7 +180,7 @@ class Backend:
         if not at:
             self._hear_packet(whole)
         elif not self.key:
-            self._hear_password(whole[5:-1].decode())
+            self._hear_password(decoded(whole[5:-1]))
         else:
             self._hear_message(whole[0], whole[5:])
 
@@ -235,7 +236,7 @@ class Backend:
         if kind == messages.TERMINATE:
             self.wire.cut()
         elif kind == messages.QUERY:
-            self._query(body[:-1].decode())
+            self._query(decoded(body[:-1]))
         elif kind in (messages.COPY_DONE, messages.COPY_FAIL) and self._copying:
             self._copying = False
             self.say(done("COPY 1") if kind == messages.COPY_DONE else error("57014", "COPY"))
@@ -248,7 +249,7 @@ class Backend:
 
     def _extended(self, kind: int, body: bytes) -> None:
         if kind == messages.PARSE:
-            self._statement = body.split(b"\0")[1].decode()
+            self._statement = decoded(body.split(b"\0")[1])
             self.queries.append(self._statement)
             self.say(message(ord("1")))
         elif kind == messages.BIND:
@@ -340,6 +341,6 @@ def _bound_values(body: bytes) -> list[str | None]:
             values.append(None)
             rest = rest[4:]
             continue
-        values.append(rest[4 : 4 + size].decode())
+        values.append(decoded(rest[4 : 4 + size]))
         rest = rest[4 + size :]
     return values

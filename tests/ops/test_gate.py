@@ -76,5 +76,8 @@ def test_a_token_file_that_is_gone_is_told(tmp_path: Path) -> None:
 def test_loopback() -> None:
     assert is_loopback("127.0.0.5")
     assert is_loopback("::1")
+    assert is_loopback("::ffff:127.0.0.1")
+    assert not is_loopback("::ffff:10.0.0.1")
+    assert not is_loopback("fe80::1%eth0")
     assert not is_loopback("10.0.0.1")
     assert not is_loopback("")

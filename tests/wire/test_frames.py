@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardproxy.errors import ProtocolViolation
-from guardproxy.wire.frames import HEADER_SIZE, TWINS, Frames, skim, splice, stops
+from guardproxy.wire.frames import (
+    HEADER_SIZE,
+    MAX_LENGTH,
+    TWINS,
+    Frames,
+    renaming,
+    skim,
+    splice,
+    stops,
+)
 from guardproxy.wire.messages import message
 
 messages = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=40)), max_size=8)
@@ -153,3 +162,11 @@ def test_a_header_is_read_alike_by_index_and_by_struct(data: bytes, at: int) -> 
 def test_a_name_ends_alike_by_index_and_by_search(text: str, start: int) -> None:
     by_index, by_search = (find(text.encode(), start) for find in TWINS[2])
     assert by_index == by_search
+
+
+@pytest.mark.parametrize("length", [MAX_LENGTH + 1, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_message_longer_than_postgresql_takes_is_not_renamed(length: int) -> None:
+    """Its new length might not fit into four bytes."""
+    with pytest.raises(ProtocolViolation, match="invalid message length"):
+        renaming(0, length, 6, 7, b"longer")
+    assert renaming(0, MAX_LENGTH, 6, 7, b"longer")

@@ -357,6 +357,10 @@ def test_an_unknown_user_has_the_same_salt_each_time_and_no_password() -> None:
         ("e\u0301", "é"),
         ("ascii\x07bell", "ascii\x07bell"),  # PostgreSQL leaves ASCII alone
         ("\u0007é", "\u0007é"),  # prohibited: as it is
+        ("a\u200bb", "a b"),  # a zero width space is a space before it is nothing
+        ("a\u200db", "ab"),
+        ("a\u0340", "a\u0340"),  # prohibited as typed, though it is normalized to another
+        ("p\udce9w\u00a0", "p\udce9w\u00a0"),  # no UTF-8: as it is
         ("\u06271", "\u06271"),  # bidi: as it is
         ("\u0627a\u0628", "\u0627a\u0628"),
         ("\u0627\u0628", "\u0627\u0628"),
