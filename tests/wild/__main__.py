@@ -6,13 +6,16 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from typing import Any
 
 from tests.integration.guard import FAULTS, Guard
 from tests.integration.places import Place
+from tests.integration.postgres import Postgres
 from tests.leaks import stage
 from tests.leaks.__main__ import run, say
+from tests.leaks.script import Script
 from tests.leaks.search import Difference
-from tests.leaks.shrink import company, shrink, thieves
+from tests.leaks.shrink import shrink, thieves
 from tests.wild import grammar
 from tests.wild.mutate import mutated
 from tests.wild.search import Wild, bare, whole_cap
@@ -53,9 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"seed {seed}, {asked.clients} clients at once on {servers} servers, mode {asked.mode}")
     with ExitStack() as stack:
         direct = stack.enter_context(cluster(asked.postgres))
-        rules = {"tree": asked.tree, "park_after": asked.park_after}
-        between = stage.between(direct, asked.mode, servers, **rules)
-        place = stack.enter_context(between)
+        place = stack.enter_context(_between(direct, asked, servers))
         search = Wild(
             direct,
             place,
@@ -70,17 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         moving = asked.mode == "transaction"
         with thieves(place, "alice", asked.thieves) if moving else nullcontext():
             found = run(search, asked, tell=not asked.quiet)
-        faults = _faults(place)
         lost = "" if asked.mode == "direct" else whole_cap(place, servers)
+        faults = _faults(place)
         for one in distinct(found):
-            _report(one, search, asked, place)
+            _report(one, search, asked)
         if faults:
             say(f"\nFAULTS IN THE LOG\n{faults}")
         if lost:
             say(f"\nNOT THE WHOLE CAP SERVES: {lost}")
     say(
         f"{search.clients} clients, {search.messages} messages, {len(found)} differences,"
-        f" {search.unsteady} unsteady; seed {seed}"
+        f" {search.unsteady} unsteady, {search.cut_off} cut off; seed {seed}"
     )
     return 1 if found or faults or lost else 0
 
@@ -91,13 +92,47 @@ def topics(asked: argparse.Namespace) -> dict[str, tuple[grammar.Fragment, int]]
     return {name: grammar.TOPICS[name] for name in sorted(names)}
 
 
+def _between(direct: Postgres, asked: argparse.Namespace, servers: int) -> Any:
+    rules = {"tree": asked.tree, "park_after": asked.park_after}
+    return stage.between(direct, asked.mode, servers, **rules)
+
+
 def _faults(place: Place) -> str:
-    """The guard's log, where it speaks of a fault of its own."""
-    if isinstance(place, Guard) and FAULTS.search(place.log()):
-        text = place.log()
-        place.lines.clear()  # or the guard's own end fails
-        return text[:20_000]
-    return ""
+    """End the guard; its log, where it speaks of a fault of its own."""
+    if not isinstance(place, Guard):
+        return ""
+    place.terminate()
+    text = place.log()
+    place.lines.clear()  # or leaving its context fails
+    return text[:20_000] if FAULTS.search(text) else ""
+
+
+class Stand(Place):
+    """A guard that is replaced when it no longer serves with all its servers."""
+
+    def __init__(self, direct: Postgres, asked: argparse.Namespace) -> None:
+        self._direct = direct
+        self._asked = asked
+        self._stack = ExitStack()
+        self._servers = 2
+        self._start()
+
+    @property
+    def is_well(self) -> bool:
+        return self._asked.mode == "direct" or not whole_cap(self, self._servers, patience=2)
+
+    def renew(self) -> None:
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        _faults(self._place)
+        self._stack.close()
+
+    def _start(self) -> None:
+        between = _between(self._direct, self._asked, self._servers)
+        self._place: Place = self._stack.enter_context(between)
+        self.host, self.port = self._place.host, self._place.port
 
 
 def distinct(found: Sequence[Difference]) -> list[Difference]:
@@ -117,21 +152,29 @@ def _first(said: Sequence[str]) -> str:
     return f"{name} {wording.groups()}" if wording else name
 
 
-def _report(found: Difference, search: Wild, asked: argparse.Namespace, place: Place) -> None:
+def _report(found: Difference, search: Wild, asked: argparse.Namespace) -> None:
+    """Shrink with nobody else there, then with somebody who wants each idle server."""
     if not asked.quiet:
         say(f"\nDIFFERENCE\n{found}")
     if asked.no_shrink:
         return
-    again = search.again(place)
     search.patience = min(asked.patience, 3)
+    stand = Stand(search.direct, asked)
+
+    def run_it(script: Script) -> Difference | None:
+        if (difference := search.again(stand)(script)) and not stand.is_well:
+            stand.renew()
+        return difference
+
     moving = asked.mode == "transaction"
-    others = (thieves(place, "alice"), company(search, asked.clients // 2)) if moving else ()
-    for present in (nullcontext(), *others):
+    for present in (nullcontext(), *((thieves(stand, "alice"),) if moving else ())):
         with present:
-            if shorter := shrink(found, again, 30):
-                say(f"\nSHRUNK\n{bare(shorter, again, 45)}")
-                return
-    say(f"\nDID NOT COME AGAIN\n{found}")
+            if shorter := shrink(found, run_it, 30):
+                say(f"\nSHRUNK\n{bare(shorter, run_it, 45)}")
+                break
+    else:
+        say(f"\nDID NOT COME AGAIN\n{found}")
+    stand.close()
 
 
 if __name__ == "__main__":

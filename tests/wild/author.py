@@ -8,6 +8,7 @@ from tests.leaks.frames import Frame
 from tests.leaks.script import Script, Step, client_name
 from tests.wild import grammar
 from tests.wild.grammar import Fragment, Said
+from tests.wild.tame import is_fragile, tamed
 
 
 class Author:
@@ -37,7 +38,7 @@ class Author:
         steps = [self._step() for _ in range(self.random.randint(1, 8))]
         if self.chance(0.25):
             steps.append(self._farewell())
-        return Script(self.name, self._startup(), tuple(steps))
+        return Script(self.name, self._startup(), tamed(steps))
 
     def _step(self) -> Step:
         sent: Said = []
@@ -49,7 +50,7 @@ class Author:
 
     def _disturbed(self, sent: Said) -> Said:
         """Sometimes one message less, twice, or in another place."""
-        if not sent or grammar.is_fragile(sent) or not self.chance(0.2):
+        if not sent or is_fragile(sent) or not self.chance(0.2):
             return sent
         at, to = (self.random.randrange(len(sent)) for _ in range(2))
         how = self.pick("drop", "double", "move")

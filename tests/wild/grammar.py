@@ -1,6 +1,5 @@
 """What a client may say: fragments that begin well, and go on as they like."""
 
-import re
 import struct
 from collections.abc import Callable, Sequence
 from random import Random
@@ -9,6 +8,7 @@ from typing import Protocol
 from tests.leaks import frames
 from tests.leaks.frames import COPY_DONE, FLUSH, SYNC, Frame
 from tests.wild import malformed
+from tests.wild.tame import SUSPENDED
 
 Said = list[Frame]
 
@@ -174,18 +174,6 @@ CALLS = (
 """The OIDs of functions that are the same in every PostgreSQL."""
 
 
-EXITS = re.compile(rb"(?i)\b(commit|rollback)\b")
-
-
-def is_fragile(sent: Sequence[Frame]) -> bool:
-    """Whether PostgreSQL may crash on it if something is left out or said twice.
-
-    Its versions 15 to 18 do where a portal with COMMIT or ROLLBACK in a failed transaction is
-    replaced before it is executed.
-    """
-    return any(frame.kind == b"P" and EXITS.search(frame.body) for frame in sent)
-
-
 def mine(writer: Writer, text: str) -> str:
     return text.replace("{me}", writer.name)
 
@@ -263,8 +251,8 @@ def later(writer: Writer) -> Said:
 def suspended(writer: Writer) -> Said:
     """A portal read piece by piece."""
     portal = writer.pick("", "p_1")
-    words = mine(writer, "select '{me}', generate_series(1, 7)")
-    begun = [frames.query("begin")] if writer.chance(0.6) else []
+    words = mine(writer, "select '{me}', " + SUSPENDED)
+    begun = [frames.query("rollback"), frames.query("begin")] if writer.chance(0.8) else []
     more: Said = []
     for _ in range(writer.random.randint(1, 3)):
         more += [frames.execute(portal, writer.random.choice((1, 3, 0)))]

@@ -29,9 +29,12 @@ class Mark:
 
     ready: int = 0
     behind: int = 0
+    over: bool = False
 
     def reached(self, other: "Mark") -> bool:
         """Whether this stream has come as far as the other."""
+        if self.over or other.over:
+            return self.over
         return (self.ready, self.behind) >= (other.ready, other.behind)
 
 
@@ -41,15 +44,15 @@ def mark(messages: Sequence[Message], lenient: bool = False) -> Mark:
     What may come at another time does not count (see tests/leaks/answers.py). Where that is
     `lenient`, nothing does behind a description in a failed transaction: it may be an error.
     """
-    ready, behind, over, failed = 0, 0, False, False
+    ready, behind, enough, failed = 0, 0, False, False
     for kind, body in messages:
         if kind == b"Z":
-            ready, behind, over, failed = ready + 1, 0, False, body == b"E"
+            ready, behind, enough, failed = ready + 1, 0, False, body == b"E"
         elif kind == b"t":
-            over = over or (lenient and failed)
+            enough = enough or (lenient and failed)
         elif kind not in (b"S", b"A") and not (kind == b"N" and b"\0C22P06\0" in body):
-            behind += not over
-    return Mark(ready, behind)
+            behind += not enough
+    return Mark(ready, behind, messages[-1:] == [(b"", b"")])
 
 
 class Listener(Speaker):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from tests.leaks.frames import Frame
 from tests.leaks.script import Script
 from tests.wild.author import begun
-from tests.wild.grammar import is_fragile
+from tests.wild.tame import is_fragile, tamed
 
 KINDS = b"QPBDECSHFdcfXp"
 HOW = ("bit", "bit", "bit", "byte", "length", "short", "cut", "kind", "drop", "double", "swap")
@@ -22,7 +22,7 @@ def mutated(script: Script, seed: str, number: int) -> Script:
         if sent and not is_fragile(sent):
             _spoil(sent, chance)
             steps[at] = replace(steps[at], frames=tuple(sent))
-    return replace(script, steps=tuple(steps))
+    return replace(script, steps=tamed(steps))
 
 
 def _spoil(sent: list[Frame], chance: random.Random) -> None:
