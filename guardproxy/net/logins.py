@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from guardproxy.errors import GuardError, LoginRefused, ServerRefused
+from guardproxy.errors import GuardError, LoginRefused, PasswordWanted, ServerRefused
 from guardproxy.net.server import Holder, ServerLink
 from guardproxy.pool.admission import Ticket
 from guardproxy.pool.pool import Pool, PoolName
 from guardproxy.session import conversations, login
-from guardproxy.session.conversations import Credential, PasswordWanted
+from guardproxy.session.conversations import Credential
 from guardproxy.session.login import Request
 from guardproxy.stats import Tally
 from guardproxy.wire.scram import Verifier
