@@ -15,7 +15,7 @@ from guardproxy.net.upstream import Upstream, cancel
 from guardproxy.settings import Upstream as Settings
 from guardproxy.settings import UpstreamTls
 from guardproxy.wire import messages
-from tests.net.wire import Wire
+from tests.net.wire import Wire, wire_of
 
 SSL_REQUEST = messages.packet(messages.SSL_REQUEST)
 
@@ -55,7 +55,8 @@ def dial(
     came: list[object] = []
     done = Deferred.fromCoroutine(upstream.dial(caller, encrypt))
     done.addBoth(lambda result: came.append(_plain(result)))
-    return caller.transport, caller, came
+    wire = wire_of(caller.transport) if caller.transport else None
+    return wire, caller, came
 
 
 def _plain(result: object) -> object:
@@ -165,7 +166,7 @@ def test_a_cancel_says_its_key_and_waits_for_the_hang_up() -> None:
     call = CancelCall()
     came: list[object] = []
     Deferred.fromCoroutine(cancel(upstream, b"\0\0\0\1KEY!", call)).addBoth(came.append)
-    wire: Any = call.transport
+    wire: Any = wire_of(call.transport)
     assert wire.taken() == SSL_REQUEST  # as server links may, so that the key stays secret
     wire.send(b"N")
     assert wire.taken() == messages.cancel_request(b"\0\0\0\1KEY!")
