@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
-from guardproxy.errors import GuardError, ProtocolViolation
+from guardproxy.errors import GuardError, PasswordWanted, ProtocolViolation
 from guardproxy.session import conversations
 from guardproxy.session.conversations import Credential
 from guardproxy.settings import Secret, Settings
@@ -109,7 +109,7 @@ class Call:
             except BaseException:
                 self._socket.close()
                 raise
-        except conversations.PasswordWanted:
+        except PasswordWanted:
             raise CallFailed(
                 f"{self._place} asks for {self._place.user}'s password; set PGPASSWORD"
             ) from None

@@ -208,6 +208,19 @@ class CannotLogIn(GuardError):
     reason = Reason.LOGIN_REFUSED
 
 
+class PasswordWanted(GuardError):
+    """PostgreSQL asks for a password, and we were given none."""
+
+    sqlstate = "28P01"
+    reason = Reason.LOGIN_REFUSED
+
+
+class Dirty(GuardError):
+    """A server did not become clean; it must be closed."""
+
+    reason = Reason.DIRTY
+
+
 class Declined(Exception):
     """What an operator asks for cannot be done, and nothing was changed. Nobody is closed for it.
 

@@ -1,8 +1,15 @@
-"""For all tests: a busy machine makes an example slow, not wrong."""
+"""For all tests: a busy machine makes an example slow, not wrong; and which build is tested."""
 
+import os
 import signal
 
+import pytest
 from hypothesis import settings
+
+from guardproxy.wire.frames import BUILD
+from tests.net import clock
+
+clock.import_net()
 
 settings.register_profile("guardproxy", deadline=None)
 settings.load_profile("guardproxy")
@@ -12,3 +19,10 @@ for number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) is signal.SIG_IGN:
         default = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
         signal.signal(number, default)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to run on another build than GUARDPROXY_EXPECT_BUILD says, `compiled` or `pure`."""
+    expected = os.environ.get("GUARDPROXY_EXPECT_BUILD", BUILD)
+    if expected != BUILD:
+        raise pytest.UsageError(f"guardproxy is {BUILD} here, and {expected} is expected")

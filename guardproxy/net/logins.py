@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from guardproxy.errors import (
     GuardError,
     LoginRefused,
+    PasswordWanted,
     ProtocolViolation,
     Reason,
     ServerRefused,
@@ -22,7 +23,7 @@ from guardproxy.net.server import Holder, ServerLink
 from guardproxy.pool.admission import Ticket
 from guardproxy.pool.pool import Pool, PoolName
 from guardproxy.session import conversations, login
-from guardproxy.session.conversations import Credential, PasswordWanted
+from guardproxy.session.conversations import Credential
 from guardproxy.session.login import Request
 from guardproxy.stats import Tally
 from guardproxy.text import encoded

@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused, UpstreamUnavailable
+from guardproxy.errors import (
+    GuardError,
+    PasswordWanted,
+    Reason,
+    ServerLost,
+    ServerRefused,
+    UpstreamUnavailable,
+)
 from guardproxy.net.logins import Trial
 from guardproxy.net.server import ServerLink
 from guardproxy.pool.addresses import Address
 from guardproxy.pool.pool import Pool, Population, Server
 from guardproxy.session import conversations
 from guardproxy.session.backend import Backend
-from guardproxy.session.conversations import Credential, Greeting, PasswordWanted
+from guardproxy.session.conversations import Credential, Greeting
 
 if TYPE_CHECKING:
     from guardproxy.net.pooler import Pooler

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from guardproxy.errors import CannotLogIn, GuardError, ProtocolViolation, Reason
+from guardproxy.errors import CannotLogIn, Dirty, GuardError, PasswordWanted, ProtocolViolation
 from guardproxy.session.commands import Parting
 from guardproxy.session.parameters import SET_CONFIG, report
 from guardproxy.text import encoded
@@ -47,19 +47,6 @@ would keep everybody waiting."""
 ROLLS_BACK: Final = messages.message(messages.PARSE, b"\0the client has left\0\0\0")
 """No statement: it fails, whatever stands before it, and so what has run since the last Sync is
 not committed by ours. PostgreSQL rolls it back too when its client goes."""
-
-
-class Dirty(GuardError):
-    """A server did not become clean; it must be closed."""
-
-    reason = Reason.DIRTY
-
-
-class PasswordWanted(GuardError):
-    """PostgreSQL asks for a password, and we were given none."""
-
-    sqlstate = "28P01"
-    reason = Reason.LOGIN_REFUSED
 
 
 @dataclass(slots=True)

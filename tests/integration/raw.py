@@ -28,7 +28,7 @@ def message(kind: bytes, body: bytes = b"") -> bytes:
 def fields(body: bytes) -> dict[str, str]:
     """What an ErrorResponse or NoticeResponse says, by its one-letter codes."""
     parts = body.rstrip(b"\0").split(b"\0")
-    return {part[:1].decode(): part[1:].decode() for part in parts if part}
+    return {part[:1].decode(): part[1:].decode(errors="backslashreplace") for part in parts if part}
 
 
 class Raw:

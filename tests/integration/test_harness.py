@@ -3,7 +3,8 @@
 import psycopg
 import pytest
 
-from tests.integration.conftest import NewCutter, NewPostgres
+from guardproxy.wire.frames import BUILD
+from tests.integration.conftest import NewCutter, NewGuard, NewPostgres
 from tests.integration.postgres import Hba, Postgres
 from tests.integration.sampler import Sampler
 from tests.integration.waiting import eventually
@@ -49,6 +50,11 @@ def test_sessions_of_guards_that_are_shared_are_not_counted(new_postgres: NewPos
         with own.connect("alice"):
             assert own.count_sessions() == 1
     assert own.others == []
+
+
+def test_the_guard_is_of_the_build_that_is_tested(guard: NewGuard) -> None:
+    """Its process must not find other sources than these tests do."""
+    assert f"({BUILD})" in guard().ready_line
 
 
 def test_restart(new_postgres: NewPostgres) -> None:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         cluster = stack.enter_context(stage.cluster(asked.postgres))
         search = _search(asked, seed, cluster, stack)
-        found = _run(search, asked)
+        found = run(search, asked)
         for one in found:
             _report(one, search, asked, cluster)
     say(f"{search.clients} clients, {search.steps} steps, {len(found)} differences; seed {seed}")
@@ -67,18 +67,19 @@ def _pool(asked: argparse.Namespace) -> dict[str, str]:
     return rules | ({"park_after": asked.park_after} if asked.park_after else {})
 
 
-def _run(search: Search, asked: argparse.Namespace) -> list[Difference]:
+def run(search: Search, asked: argparse.Namespace, tell: bool = True) -> list[Difference]:
+    """Search and report how far it is; `tell` each difference at once."""
     over = threading.Event()
 
-    def tell() -> None:
+    def report() -> None:
         told = 0
         while not over.wait(PROGRESS):
-            for found in search.found[told:]:
+            for found in search.found[told:] if tell else ():
                 say(f"\nDIFFERENCE\n{found}")
                 told += 1
             say(f"{search.clients} clients, {search.steps} steps, {len(search.found)} differences")
 
-    teller = threading.Thread(target=tell)
+    teller = threading.Thread(target=report)
     teller.start()
     try:
         return search.run(asked.clients, asked.total, asked.minutes * 60)

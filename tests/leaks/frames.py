@@ -8,20 +8,23 @@ from tests.integration.raw import message
 
 
 class Frame(NamedTuple):
-    """One message."""
+    """One message; `length` is what its header says where that is not true."""
 
     kind: bytes
     body: bytes
     shown: str
+    length: int | None = None
 
     @property
     def wire(self) -> bytes:
-        return message(self.kind, self.body)
+        if self.length is None:
+            return message(self.kind, self.body)
+        return self.kind + struct.pack("!I", self.length & 0xFFFFFFFF) + self.body
 
     def renamed(self, old: str, new: str) -> "Frame":
         """The same for a client of another name (of the same length)."""
         body = self.body.replace(old.encode(), new.encode())
-        return Frame(self.kind, body, self.shown.replace(old, new))
+        return self._replace(body=body, shown=self.shown.replace(old, new))
 
 
 def _text(text: str) -> bytes:

@@ -14,13 +14,15 @@ class Step:
     """Messages sent together; then all that is owed for them is read.
 
     `copy` is sent when the server asks for it with CopyInResponse. With `wait` off nothing is
-    read before the next step; `leave` hangs up instead of reading.
+    read before the next step; `leave` hangs up instead of reading. `cuts` are the numbers of bytes
+    after which sending pauses.
     """
 
     frames: tuple[Frame, ...]
     copy: tuple[Frame, ...] = ()
     wait: bool = True
     leave: Leave = ""
+    cuts: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         parts = [frame.shown for frame in self.frames]
@@ -30,6 +32,8 @@ class Step:
             parts.append("(read nothing yet)")
         if self.leave:
             parts.append(f"({self.leave})")
+        if self.cuts:
+            parts.append(f"(cut behind bytes {', '.join(map(str, self.cuts))})")
         return " | ".join(parts)
 
     def renamed(self, old: str, new: str) -> "Step":

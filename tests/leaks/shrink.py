@@ -93,11 +93,15 @@ def company(search: Search, count: int) -> Iterator[None]:
 
 def again(direct: Place, place: Place) -> Again:
     """Run a script once more, under new names, up to TRIES times."""
+    return tries(lambda fresh: compare(place, fresh, carry_out(direct, fresh)))
+
+
+def tries(once: Again) -> Again:
+    """Run a script under new names until there is a difference, up to TRIES times."""
 
     def run(script: Script) -> Difference | None:
         for _ in range(TRIES):
-            fresh = script.renamed(new_name())
-            if found := compare(place, fresh, carry_out(direct, fresh)):
+            if found := once(script.renamed(new_name())):
                 return found
         return None
 

@@ -72,8 +72,13 @@ def cluster(which: Which = "system") -> Iterator[Postgres]:
 
 
 @contextmanager
-def guard(behind: Postgres, mode: str, servers: int, **pool: Any) -> Iterator[Guard]:
-    """guardproxy with so few servers that clients wait, and never for too long."""
+def guard(
+    behind: Postgres, mode: str, servers: int, tree: str = "", **pool: Any
+) -> Iterator[Guard]:
+    """guardproxy with so few servers that clients wait, and never for too long.
+
+    `tree` is the folder of another source tree or build that is to run in place of this one.
+    """
     chosen = {
         "mode": mode,
         "max_server_connections": servers,
@@ -81,7 +86,9 @@ def guard(behind: Postgres, mode: str, servers: int, **pool: Any) -> Iterator[Gu
         "query_wait_notify": "0",
         **pool,
     }
-    with Guard(behind, {"pool": chosen, "log": {"level": "warning"}}) as made:
+    settings = {"pool": chosen, "log": {"level": "warning"}}
+    environment = {"PYTHONPATH": tree} if tree else {}
+    with Guard(behind, settings, environment=environment) as made:
         yield made
 
 

@@ -7,7 +7,6 @@ time pass.
 from __future__ import annotations
 
 import gc
-import sys
 from typing import Any
 
 import pytest
@@ -22,8 +21,9 @@ from guardproxy.phases import Phase
 from guardproxy.pool.pool import Population
 from guardproxy.settings import Settings
 from guardproxy.wire import messages
+from tests.net import clock
 from tests.net.postgres import Postgres
-from tests.net.wire import Wire, messages_in
+from tests.net.wire import Wire, messages_in, turn
 
 START = 1_000_000.0
 """Any time but zero; monotonic clocks begin anywhere."""
@@ -144,9 +144,7 @@ class Stage:
         self.log = Spoken()
         self.postgres = Postgres()
         self.clients: list[Client] = []
-        for name, module in list(sys.modules.items()):
-            if name.startswith("guardproxy.net.") and hasattr(module, "monotonic"):
-                monkeypatch.setattr(module, "monotonic", self.clock.seconds)
+        monkeypatch.setattr(clock, "seconds", self.clock.seconds)
 
         async def dial(upstream: Upstream, caller: Any, encrypt: bool | None = None) -> None:
             await self.postgres.dial(upstream, caller, encrypt)
@@ -162,6 +160,7 @@ class Stage:
         """Let everything happen that needs no time."""
         for _ in range(10_000):
             moved = self.postgres.step()
+            turn()
             for client in self.clients:
                 if (client.wire.closing or client.wire.aborted) and not client.wire.lost:
                     client.heard += client.wire.taken()

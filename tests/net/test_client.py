@@ -77,13 +77,7 @@ def _unix_peer(monkeypatch: pytest.MonkeyPatch) -> None:
         def getsockopt(self, *_: object) -> bytes:
             return bytes(12)
 
-    made = Wire.__init__
-
-    def make(self: Wire, protocol: object, peer: object = ("127.0.0.1", 50000)) -> None:
-        made(self, protocol, peer)
-        self.socket = NoSocket()
-
-    monkeypatch.setattr(Wire, "__init__", make)
+    monkeypatch.setattr(Wire, "socket", NoSocket())
 
 
 # -- login timeouts and bounds ---------------------------------------------------------------------
@@ -194,7 +188,7 @@ def test_a_fault_of_ours_costs_one_client_and_is_logged(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(stage.pooler.entrance, "_begin", broken)
+    monkeypatch.setattr(stage.pooler.cancels, "new_key", broken)
     client = stage.connect().log_in()
     assert client.refusal()["C"] == "XX000"
     assert "ZeroDivisionError" in str(stage.log.of("fault"))

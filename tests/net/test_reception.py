@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -17,7 +18,7 @@ from guardproxy.settings import Console as ConsoleSettings
 from guardproxy.wire import messages, scram
 from tests.net.conftest import Stages
 from tests.net.stage import Client, Stage
-from tests.net.wire import messages_in
+from tests.net.wire import Wire, messages_in
 
 WHO = (Column("who"),)
 
@@ -123,9 +124,11 @@ def test_unknown_users_and_wrong_passwords_look_alike(stage: Stage) -> None:
 
 
 def over_the_socket(stage: Stage, monkeypatch: pytest.MonkeyPatch, uid: int, user: str) -> Client:
-    monkeypatch.setattr(
-        "guardproxy.net.client.ClientLink._identify", lambda link: setattr(link, "uid", uid)
-    )
+    class UnixSocket:
+        def getsockopt(self, *_: object) -> bytes:
+            return struct.pack("3i", os.getpid(), uid, 0)
+
+    monkeypatch.setattr(Wire, "socket", UnixSocket())
     client = stage.connect(peer="")
     return client.send(messages.startup_message({"user": user, "database": "guardproxy"}))
 
@@ -243,12 +246,10 @@ def test_who_breaks_the_rules_is_closed(stage: Stage) -> None:
 
 def test_who_does_not_take_its_answers_is_not_asked_for_more(stage: Stage) -> None:
     client = at_the_desk(stage)
-    client.wire.full = True
-    client.wire.producer.pauseProducing()
+    client.wire.fill()
     client.query("SHOW ALL WHO").query("SHOW ALL WHO")
     assert client.hear() == []
-    client.wire.full = False
-    client.wire.producer.resumeProducing()
+    client.wire.fill(False)
     assert client.hear().count("D") == 2000
 
 

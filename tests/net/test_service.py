@@ -146,7 +146,7 @@ def test_a_fault_does_not_end_the_upkeep(stages: Stages, monkeypatch: pytest.Mon
     stage = stages(timeouts=Timeouts(idle_session_timeout=10.0))
     client = stage.client()
     with monkeypatch.context() as broken:
-        broken.setattr(stage.pooler, "top_up", lambda: 1 / 0)
+        broken.setattr("guardproxy.net.janitor.sweep", lambda pooler: 1 / 0)
         stage.wait(2.0)
     assert "ZeroDivisionError" in str(stage.log.of("fault"))
     stage.log.lines.clear()

@@ -16,7 +16,7 @@ from guardproxy.pool.addresses import DOWN_FOR, Address, Addresses
 from guardproxy.settings import Upstream as Settings
 from guardproxy.settings import UpstreamTls
 from guardproxy.wire import messages
-from tests.net.wire import Wire
+from tests.net.wire import Wire, wire_of
 
 SSL_REQUEST = messages.packet(messages.SSL_REQUEST)
 
@@ -82,7 +82,8 @@ def dial(
     came: list[object] = []
     done = Deferred.fromCoroutine(upstream.dial(caller, encrypt))
     done.addBoth(lambda result: came.append(_plain(result)))
-    return caller.transport, caller, came
+    wire = wire_of(caller.transport) if caller.transport else None
+    return wire, caller, came
 
 
 def _plain(result: object) -> object:
@@ -269,7 +270,7 @@ def test_a_cancel_says_its_key_and_waits_for_the_hang_up() -> None:
     call = CancelCall()
     came: list[object] = []
     Deferred.fromCoroutine(cancel(upstream, b"\0\0\0\1KEY!", call)).addBoth(came.append)
-    wire: Any = call.transport
+    wire: Any = wire_of(call.transport)
     assert wire.taken() == SSL_REQUEST  # as server links may, so that the key stays secret
     wire.send(b"N")
     assert wire.taken() == messages.cancel_request(b"\0\0\0\1KEY!")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis.stateful import (
 from guardproxy.errors import QueueFull, Reason
 from guardproxy.pool.admission import Admission, Close, Grant, Open, Order, Revoke, Ticket
 from guardproxy.pool.pool import Pool, PoolName, Population, Server
-from tests.pool.plain import Plain, situation, told
+from tests.pool.plain import situation, told, twin
 
 MAX_WAITING = 3
 RULE_CAPS = {0: 1, 1: 2}
@@ -55,29 +54,27 @@ class World(RuleBasedStateMachine):
 
     def decide(self, call: str, subject: Any = None) -> list[Order]:
         """Ask admission, and its plain twin: both must say and do the same."""
-        twin, twins = copy.deepcopy((self.admission, subject))
-        twin.__class__ = Plain
-        expected = self._call(twin, call, EVERYWHERE if subject is EVERYWHERE else twins)
+        plain, plains = twin(self.admission, subject)
+        expected = self._call(plain, call, EVERYWHERE if subject is EVERYWHERE else plains)
         found = self._call(self.admission, call, subject)
         if isinstance(found, QueueFull):
             assert isinstance(expected, QueueFull)
             raise found
         assert told(found) == told(expected), call
-        assert situation(self.admission) == situation(twin), call
+        assert situation(self.admission) == situation(plain), call
         orders: list[Order] = found
         return orders
 
     def hand_over(self, server: Server, heir: Ticket) -> None:
         """The short way, and the plain twin the long one: the same must have happened."""
-        twin, twins = copy.deepcopy((self.admission, server))
-        twin.__class__ = Plain
-        assert told(twin.idle(twins, self.now)) == told([Revoke(server)])
-        granted = twin.released(twins, self.now)
+        plain, plains = twin(self.admission, server)
+        assert told(plain.idle(plains, self.now)) == told([Revoke(server)])
+        granted = plain.released(plains, self.now)
         self._end_lease(server)
         self.servers[server] = Population.IDLE
         self.admission.pass_on(server, heir, self.now)
         assert told(granted) == told([Grant(heir, server)])
-        assert situation(self.admission) == situation(twin)
+        assert situation(self.admission) == situation(plain)
         self.carry_out([Grant(heir, server)])
 
     def _call(self, admission: Admission, call: str, subject: Any) -> Any:

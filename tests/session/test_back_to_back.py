@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guardproxy.errors import Dirty
 from guardproxy.session.commands import Parting
-from guardproxy.session.conversations import Dirty, reset, settle
+from guardproxy.session.conversations import reset, settle
 from guardproxy.session.session import Session
 from guardproxy.session.states import State
 from guardproxy.wire.frames import Frames, Message

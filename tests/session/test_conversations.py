@@ -8,13 +8,11 @@ from typing import TypeVar
 import pytest
 from scramp import ScramMechanism
 
-from guardproxy.errors import CannotLogIn, ProtocolViolation, ServerRefused
+from guardproxy.errors import CannotLogIn, Dirty, PasswordWanted, ProtocolViolation, ServerRefused
 from guardproxy.session.commands import Parting
 from guardproxy.session.conversations import (
     Credential,
-    Dirty,
     Greeting,
-    PasswordWanted,
     hand_over,
     learn,
     log_in,
