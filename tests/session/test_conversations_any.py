@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardproxy.errors import GuardError, ProtocolViolation, ServerRefused
+from guardproxy.errors import Dirty, GuardError, ProtocolViolation, ServerRefused
 from guardproxy.session import conversations
 from guardproxy.session.commands import Parting
 from guardproxy.session.conversations import MAX_LOGIN_MESSAGES, Credential, log_in
@@ -115,7 +115,7 @@ def test_an_answer_without_end_is_a_violation(monkeypatch: pytest.MonkeyPatch) -
     rows = [(messages.DATA_ROW, b"\0\1\0\0\0\1a")] * 101
     for talk in (conversations.look_up("SELECT", "anna"), conversations.learn({"a": "b"})):
         assert isinstance(held(talk, rows), ProtocolViolation)
-    assert isinstance(held(conversations.reset(False), rows), conversations.Dirty)
+    assert isinstance(held(conversations.reset(False), rows), Dirty)
 
 
 def test_a_role_whose_verifier_is_hidden_is_refused_in_postgresqls_words() -> None:
