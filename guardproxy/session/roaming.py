@@ -32,7 +32,7 @@ from guardproxy.session.speaking import Speaking
 from guardproxy.session.statement import key
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, Message, header
+from guardproxy.wire.frames import HEADER_SIZE, Message, between, header
 from guardproxy.wire.messages import (
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
@@ -301,7 +301,7 @@ class Roaming(Speaking):
         """Say the batch again; a table has changed, and the statement must be made again first."""
         batch, self._repeatable, self._repeating = self._repeatable, b"", False
         portal = batch.index(b"\0", HEADER_SIZE) + 1
-        self._statements.stale(key(batch[portal : batch.index(b"\0", portal)]))
+        self._statements.stale(key(between(batch, portal, batch.index(b"\0", portal))))
         self._edits.append((at, at + HEADER_SIZE + 1, b""))
         self._resume(batch)
         self._repeatable = b""  # once is enough

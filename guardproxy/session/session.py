@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from guardproxy.errors import IllegalEvent, ProtocolViolation
+from guardproxy.errors import GuardError, IllegalEvent, ProtocolViolation
 from guardproxy.session.acts import (
     COPY_END,
     EXTENDED,
@@ -369,7 +369,7 @@ class Session(Detours):
             elif length <= _LONGEST_HEEDED:
                 if end - at <= length:
                     break
-                self._heed(kind, data[at + HEADER_SIZE : at + length + 1], at)
+                self._heed(kind, between(data, at + HEADER_SIZE, at + length + 1), at)
             elif kind == ERROR:
                 if end - at < _BEGINNING:
                     break

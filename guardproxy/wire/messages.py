@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guardproxy.errors import Declined, GuardError, ProtocolViolation, ServerRefused
+from guardproxy.wire.frames import between
 
 # What a client sends. (Final, one by one: then they are constants in machine code.)
 BIND: Final = ord("B")
@@ -175,7 +176,7 @@ def parse_data_row(body: bytes) -> list[str | None]:
             size = _INT.unpack_from(body, at)[0]
             at += 4
             columns.append(
-                None if size < 0 else body[at : at + size].decode(errors="surrogateescape")
+                None if size < 0 else between(body, at, at + size).decode(errors="surrogateescape")
             )
             at += max(size, 0)
     except struct.error:
@@ -270,7 +271,7 @@ def bound_text(bind: bytes, number: int) -> str | None:
         size = max(_INT.unpack_from(bind, at)[0], 0)
     except (ValueError, struct.error):
         return None
-    value = bind[at + 4 : at + 4 + size]
+    value = between(bind, at + 4, at + 4 + size)
     return value.decode(errors="surrogateescape") if len(value) == size else None
 
 
