@@ -166,6 +166,7 @@ class Overview:
     handovers: int
     probes: int
     reloads: Mapping[str, int]  # "ok" and "failed"
+    faults: Mapping[str, int]  # the guard's own, by stats.FAULTS
     endings: Mapping[tuple[str, Reason], int]  # by kind too: "client" or "server"
     errors: Mapping[str, int]  # ours to clients, by SQLSTATE; PostgreSQL's are with the timings
 

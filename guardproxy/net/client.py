@@ -104,25 +104,32 @@ class ClientLink(Holder):
 
     def dataReceived(self, data: bytes) -> None:
         session = self.session
-        if session is None:
-            self._more_login(data)
-            return
-        now = monotonic()
         try:
+            if session is None:
+                self._more_login(data)
+                return
+            now = monotonic()
             request = session.client_sent(data, now)
+            if request:
+                self.server.transport.write(request)  # type: ignore[union-attr]
+            if session.commands:
+                self.pooler.obey(self, now)
         except GuardError as error:
             self.end(error)
-            return
-        if request:
-            self.server.transport.write(request)  # type: ignore[union-attr]
-        if session.commands:
-            self.pooler.obey(self, now)
+        except Exception:
+            self.pooler.faults.caught(self, self.server)
 
     # -- the way in -------------------------------------------------------------------------------
 
     def makeConnection(self, transport: StreamTransport) -> None:
         self.transport = transport
         self.opened_at = monotonic()
+        try:
+            self._arrive()
+        except Exception:
+            self._broken(Failure())
+
+    def _arrive(self) -> None:
         self._identify()
         private = not self.address or _is_loopback(self.address)
         self.pooler.entrance.in_time.give(self)
@@ -271,8 +278,7 @@ class ClientLink(Holder):
 
     def _broken(self, failure: Failure) -> None:
         """A fault of ours. It costs this client, and is told."""
-        self.pooler.log.error("fault", client=self.id, traceback=failure.getTraceback())
-        self.end(GuardError("internal error of the guard; its log says more"))
+        self.pooler.faults.caught(self, self.server, failure)
 
     def _start_tls(self, step: login.StartTLS) -> Deferred[Any]:
         if self._buffer:  # they came in the clear and would be taken as encrypted: CVE-2021-23214
@@ -378,9 +384,13 @@ class ClientLink(Holder):
         self.transport.resumeProducing()  # else its own FIN would never be seen
 
     def connectionLost(self, reason: object = None) -> None:
-        if self.ended is None:
-            self._over(Reason.CLIENT_GONE, "", polite=False)
-        self.pooler.departed(self)
+        try:
+            if self.ended is None:
+                self._over(Reason.CLIENT_GONE, "", polite=False)
+        except Exception:
+            self.pooler.faults.caught(None, self.server)
+        finally:
+            self.pooler.departed(self)
 
     def _over(self, reason: Reason, why: str, polite: bool) -> None:
         self.ended = reason

@@ -106,6 +106,7 @@ class Looks:
             handovers=pooler.totals.handovers,
             probes=pooler.totals.probes,
             reloads=dict(pooler.totals.reloads),
+            faults=dict(pooler.totals.faults),
             endings=dict(pooler.endings.counts),
             errors=dict(pooler.totals.errors.counts),
         )

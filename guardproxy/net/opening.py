@@ -50,7 +50,7 @@ class Opener:
                 self._opened(link, result)
 
         opening.addBoth(over)
-        opening.addErrback(self._fault)
+        opening.addErrback(lambda failure: self.pooler.faults.caught(None, link, failure))
 
     def abandon(self, link: ServerLink) -> None:
         """Nobody wants it any more."""
@@ -175,4 +175,4 @@ class Opener:
         return GuardError("internal error of the guard; its log says more"), False
 
     def _fault(self, failure: Failure) -> None:
-        self.pooler.log.error("fault", traceback=failure.getTraceback())
+        self.pooler.faults.caught(None, None, failure)

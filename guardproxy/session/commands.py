@@ -18,6 +18,7 @@ class Command(enum.Enum):
     RELEASE = enum.auto()  # it has given its server back, fit for anybody of its pool
     LOST = enum.auto()  # its server says goodbye, and it lives on without
     KEEP = enum.auto()  # it was asked to, but keeps it: pinned, or busy again
+    REFUSE = enum.auto()  # words that were held break the protocol: `refusal` ends the client
     TELL_SERVER = enum.auto()  # `for_server` is to be sent
 
 

@@ -144,6 +144,7 @@ def overview(**more: Any) -> Overview:
         "handovers": 0,
         "probes": 0,
         "reloads": {},
+        "faults": {},
         "endings": {},
         "errors": {},
     }

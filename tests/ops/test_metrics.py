@@ -46,6 +46,7 @@ def busy() -> Guard:
             "endings": {("client", Reason.CLIENT_GONE): 3, ("server", Reason.SHUTDOWN): 1},
             "errors": {"53300": 4},
             "reloads": {"ok": 2},
+            "faults": {"server": 1},
             "waiting": 5,
             "longest_wait": 1.5,
         },
@@ -75,6 +76,8 @@ def test_the_whole() -> None:
     assert of(samples, "longest_wait_seconds") == 1.5
     assert of(samples, "reloads_total", result="ok") == 2
     assert of(samples, "reloads_total", result="failed") == 0
+    assert of(samples, "faults_total", kind="server") == 1
+    assert of(samples, "faults_total", kind="exception") == 0
     assert of(samples, "endings_total", kind="client", reason="client_gone") == 3
     assert of(samples, "errors_total", origin="guard", sqlstate="53300") == 4
     assert of(samples, "errors_total", origin="postgresql", sqlstate="42P01") == 1
