@@ -114,10 +114,17 @@ class ClientLink(Holder):
                 self.server.transport.write(request)  # type: ignore[union-attr]
             if session.commands:
                 self.pooler.obey(self, now)
+            elif session.state is _IDLE and self.pooler.admission.alert:
+                self._idle_still(now)
         except GuardError as error:
             self.end(error)
         except Exception:
             self.pooler.faults.caught(self, self.server)
+
+    def _idle_still(self, now: float) -> None:
+        """COPY data that nobody reads has ended: until then its server could not be given away."""
+        if self.server is not None and self.movable:
+            self.pooler.could_give(self.server, now)
 
     # -- the way in -------------------------------------------------------------------------------
 

@@ -109,8 +109,10 @@ class Departure:
         # only then, and counts the session until then.
         if not patient:
             self._clean_in_time.give(link)
-        self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not at_work)
+        orders = self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not at_work)
         self._settle(link, parting, patient)
+        if orders:
+            self.pooler.carry_out(orders)
 
     def _settle(self, link: ServerLink, parting: Parting, patient: bool) -> None:
         """Wait for what is owed, then make it clean."""

@@ -158,7 +158,7 @@ class Faults:
 
     def _not_asked(self, server: Server) -> None:
         pooler = self.pooler
-        pooler.carry_out(pooler.admission.kept(server, pooler.now()))
+        pooler.carry_out(pooler.admission.kept(server, pooler.now(), busy=True))
 
     def _mended(self, server: Server, link: ServerLink | None) -> Callable[[], object]:
         if link is None:

@@ -122,8 +122,8 @@ class Pooler:
                 self._obey_seldom(client, session, command)
 
     def _obey_seldom(self, client: ClientLink, session: Session, command: Command) -> None:
-        if command is Command.KEEP:
-            self._kept(client)
+        if command is Command.KEEP or command is Command.BUSY:
+            self._kept(client, command is Command.BUSY)
         elif command is Command.LOST:
             self._goodbye(client)
         elif command is Command.PAUSE_CLIENT:
@@ -274,11 +274,11 @@ class Pooler:
         if client.told_pins:
             tell_pins(self, client)
 
-    def _kept(self, client: ClientLink) -> None:
+    def _kept(self, client: ClientLink, busy: bool) -> None:
         """It cannot part with its server, or not now."""
         tell_pins(self, client)
         if client.server is not None:
-            self.carry_out(self.admission.kept(client.server.server, self.now()))
+            self.carry_out(self.admission.kept(client.server.server, self.now(), busy))
 
     def _goodbye(self, client: ClientLink) -> None:
         """PostgreSQL ends the server of an idle session, which can do without."""

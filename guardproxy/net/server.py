@@ -92,7 +92,9 @@ class ServerLink(Caller):
                 client.transport.write(reply)  # type: ignore[union-attr]
             if session.commands:
                 self.pooler.obey(client, now)  # type: ignore[arg-type]
-            elif self.admission.alert and session.movable and not self._cancels:
+                if self.session is not session:
+                    return
+            if self.admission.alert and session.movable and not self._cancels:
                 self.pooler.could_give(self, now)
         except Exception:
             self._broken(client, Failure())

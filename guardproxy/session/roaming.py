@@ -112,7 +112,7 @@ class Roaming(Speaking):
         return True
 
     def revoke(self, now: float) -> bytes:
-        """Somebody else needs its server. The answer is RELEASE or KEEP, at once or after a probe.
+        """Somebody else needs its server. The answer is RELEASE, KEEP or BUSY.
 
         Returns the probe for its server, if it must be asked first.
         """
@@ -131,7 +131,8 @@ class Roaming(Speaking):
         if self._free:
             self._release(Command.RELEASE)
         else:
-            self.commands.append(Command.KEEP)
+            idle = self.state is State.IDLE
+            self.commands.append(Command.KEEP if idle else Command.BUSY)
         return self._belongings.news(replies)
 
     def _release(self, command: Command | None = None) -> None:
