@@ -21,6 +21,7 @@ Imports point down only, and rooms of one floor that are folders never import ea
                  operations     what operators ask for: pause, kill, close idle and the like
                  reception      who may come to the console; desk: one operator's connection
                  deadlines      many of one kind and one timer; janitor: the sweep
+                 faults         what nobody expected: exceptions, servers leased to nobody
                  cancels people tls
                  log            one line an event; logwriter: the thread that writes them
                  coalescing     one reload for many requests

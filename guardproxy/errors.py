@@ -30,6 +30,7 @@ class Reason(enum.Enum):
     TOO_MANY_STATEMENTS = "too_many_statements"
     KILLED = "killed"  # by an operator; servers too
     CLOSED_IDLE = "closed_idle"  # an operator's CLOSE IDLE
+    FAULT = "fault"  # the guard itself is wrong, as its log says; servers too
     # Servers.
     SERVER_IDLE_TIMEOUT = "server_idle_timeout"
     SERVER_LIFETIME = "server_lifetime"
@@ -176,6 +177,15 @@ class ClosedIdle(GuardError):
 
     sqlstate = "57P05"
     reason = Reason.CLOSED_IDLE
+
+
+class Fault(GuardError):
+    """An exception in the guard that nobody expected, or a state that cannot be."""
+
+    reason = Reason.FAULT
+
+    def __init__(self) -> None:
+        super().__init__("internal error of the guard; its log says more")
 
 
 class DatabaseDisabled(LoginRefused):

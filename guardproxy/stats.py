@@ -105,6 +105,11 @@ class SqlStates:
         self.counts[sqlstate] += 1
 
 
+FAULTS = ("exception", "server", "client", "wait")
+"""Kinds of faults: an exception that nobody expected; or found by the audit, a server leased to
+nobody, a client in an impossible state, a ticket or question that leads nowhere."""
+
+
 @dataclass(slots=True)
 class Totals(Tally):
     """Those of all whose sessions are over, and what is not any pool's own, since the start."""
@@ -116,6 +121,7 @@ class Totals(Tally):
     upstream_moves: int = 0  # to another address of PostgreSQL
     errors: SqlStates = field(default_factory=SqlStates)  # ours, to clients
     reloads: Counter[str] = field(default_factory=Counter)  # "ok", "failed"
+    faults: Counter[str] = field(default_factory=Counter)  # the guard's own, by FAULTS
 
 
 BOUNDS = tuple(2.0**power / 1e6 for power in range(6, 27))

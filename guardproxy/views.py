@@ -168,6 +168,7 @@ class Overview:
     reloads: Mapping[str, int]  # "ok" and "failed"
     log_lines_dropped: int
     upstream_moves: int
+    faults: Mapping[str, int]  # the guard's own, by stats.FAULTS
     endings: Mapping[tuple[str, Reason], int]  # by kind too: "client" or "server"
     errors: Mapping[str, int]  # ours to clients, by SQLSTATE; PostgreSQL's are with the timings
 

@@ -55,16 +55,24 @@ class Cancels:
         """A CancelRequest. It reaches what that client waits for now, or nothing."""
         done = self._turns.run(self._cancel_now, key)
         done.addBoth(lambda _: caller.close(Reason.CANCEL_REQUEST))
+        done.addErrback(lambda failure: self.pooler.faults.caught(caller, None, failure))
 
     def _cancel_now(self, key: bytes) -> Deferred[None]:
         victim = self._victims.get(key)
-        if victim is not None and victim.desk is not None:
+        try:
+            return self._cancel(victim) if victim is not None else succeed(None)
+        except Exception:
+            self.pooler.faults.caught(victim, victim.server if victim else None)
+            return succeed(None)
+
+    def _cancel(self, victim: ClientLink) -> Deferred[None]:
+        if victim.desk is not None:
             victim.desk.give_up()
             return succeed(None)
-        if victim is not None and victim.state is State.WAITING:
+        if victim.state is State.WAITING:
             self._take_back(victim)
             return succeed(None)
-        if victim is None or victim.server is None or victim.state is not State.ACTIVE:
+        if victim.server is None or victim.state is not State.ACTIVE:
             return succeed(None)
         if (
             victim.session is None or victim.session.on_detour
@@ -103,10 +111,14 @@ class Cancels:
         def over(result: object) -> None:
             if timer.active():
                 timer.cancel()
+            tried = self.pooler.faults.tried
             if isinstance(result, Failure):
-                self.pooler.log.warning("cancel_failed", why=str(result.value))
-                if call.transport is not None:
-                    call.transport.abortConnection()
-            link.cancel_done()
+                tried(None, self._failed, result, call)
+            tried(link, link.cancel_done)
 
         return done.addBoth(over)
+
+    def _failed(self, failure: Failure, call: CancelCall) -> None:
+        self.pooler.log.warning("cancel_failed", why=str(failure.value))
+        if call.transport is not None:
+            call.transport.abortConnection()

@@ -107,25 +107,39 @@ class ClientLink(Holder):
 
     def dataReceived(self, data: bytes) -> None:
         session = self.session
-        if session is None:
-            self._more_login(data)
-            return
-        now = monotonic()
         try:
+            if session is None:
+                self._more_login(data)
+                return
+            now = monotonic()
             request = session.client_sent(data, now)
+            if request:
+                self.server.transport.write(request)  # type: ignore[union-attr]
+            if session.commands:
+                self.pooler.obey(self, now)
+            elif session.state is _IDLE and self.pooler.admission.alert:
+                self._idle_still(now)
         except GuardError as error:
             self.end(error)
-            return
-        if request:
-            self.server.transport.write(request)  # type: ignore[union-attr]
-        if session.commands:
-            self.pooler.obey(self, now)
+        except Exception:
+            self.pooler.faults.caught(self, self.server)
+
+    def _idle_still(self, now: float) -> None:
+        """COPY data that nobody reads has ended: until then its server could not be given away."""
+        if self.server is not None and self.movable:
+            self.pooler.could_give(self.server, now)
 
     # -- the way in -------------------------------------------------------------------------------
 
     def makeConnection(self, transport: StreamTransport) -> None:
         self.transport = transport
         self.opened_at = monotonic()
+        try:
+            self._arrive()
+        except Exception:
+            self._broken(Failure())
+
+    def _arrive(self) -> None:
         self._identify()
         private = not self.address or is_loopback(self.address)
         self.pooler.entrance.in_time.give(self)
@@ -287,8 +301,7 @@ class ClientLink(Holder):
 
     def _broken(self, failure: Failure) -> None:
         """A fault of ours. It costs this client, and is told."""
-        self.pooler.log.error("fault", client=self.id, traceback=failure.getTraceback())
-        self.end(GuardError("internal error of the guard; its log says more"))
+        self.pooler.faults.caught(self, self.server, failure)
 
     def _start_tls(self, step: login.StartTLS) -> Deferred[Any]:
         if self._buffer:  # they came in the clear and would be taken as encrypted: CVE-2021-23214
@@ -394,9 +407,13 @@ class ClientLink(Holder):
         self.transport.resumeProducing()  # else its own FIN would never be seen
 
     def connectionLost(self, reason: object = None) -> None:
-        if self.ended is None:
-            self._over(Reason.CLIENT_GONE, "", polite=False)
-        self.pooler.departed(self)
+        try:
+            if self.ended is None:
+                self._over(Reason.CLIENT_GONE, "", polite=False)
+        except Exception:
+            self.pooler.faults.caught(None, self.server)
+        finally:
+            self.pooler.departed(self)
 
     def _over(self, reason: Reason, why: str, polite: bool) -> None:
         self.ended = reason

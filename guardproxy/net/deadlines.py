@@ -12,18 +12,23 @@ T = TypeVar("T")
 
 
 class Deadlines(Generic[T]):
-    """Who has how long; `missed` hears of those who were not done in time.
+    """Who has how long; `missed` hears of those who were not done in time, `fault` if it fails.
 
     Nearly all are done long before. A timer for each would be set and cancelled for nothing; here
     that is a dict's entry, and the one timer is set for whoever was first when it was set.
     """
 
     def __init__(
-        self, clock: Clock, timeout: Callable[[], float], missed: Callable[[T], object]
+        self,
+        clock: Clock,
+        timeout: Callable[[], float],
+        missed: Callable[[T], object],
+        fault: Callable[[T], object],
     ) -> None:
         self._clock = clock
         self._timeout = timeout
         self._missed = missed
+        self._fault = fault
         self._due: dict[T, float] = {}
         self._timer: Timer | None = None
         self._looks_at = 0.0
@@ -49,6 +54,9 @@ class Deadlines(Generic[T]):
         now = monotonic()
         for who in [who for who, due in self._due.items() if due <= now]:
             if self._due.pop(who, None) is not None:
-                self._missed(who)
+                try:
+                    self._missed(who)
+                except Exception:
+                    self._fault(who)
         if self._due and self._timer is None:
             self._look_later(min(self._due.values()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from guardproxy.errors import Reason
+from guardproxy.errors import GuardError, Reason
 from guardproxy.net.deadlines import Deadlines
 from guardproxy.net.people import describe
 from guardproxy.pool.pool import Population
@@ -35,12 +35,22 @@ class Departure:
             pooler.clock,
             lambda: pooler.settings.timeouts.cancel_wait_timeout,
             lambda link: pooler.close_server(link, Reason.DIRTY),
+            lambda link: pooler.faults.caught(None, link),
         )
 
     def client_over(self, client: ClientLink, reason: Reason, why: str, polite: bool) -> None:
-        """Everything a client held is given back."""
-        now = self.pooler.now()
-        self.pooler.cancels.forget(client)
+        """Everything a client held is given back, each thing though another fails."""
+        pooler, link = self.pooler, client.server
+        now = pooler.now()
+        tried = pooler.faults.tried
+        tried(None, pooler.cancels.forget, client)
+        tried(None, self._tell, client, reason, why, now)
+        tried(None, self._withdraw, client)
+        if client.session is not None:
+            tried(link, self._leave, client, client.session, link, polite, now)
+        tried(None, pooler.entrance.departed, client)
+
+    def _tell(self, client: ClientLink, reason: Reason, why: str, now: float) -> None:
         if reason is not Reason.CANCEL_REQUEST:
             # A health check knocks and goes: that is no news.
             gone = reason in (Reason.CLIENT_GONE, Reason.CLIENT_LEFT)
@@ -49,17 +59,25 @@ class Departure:
             self.pooler.endings.client(client, reason, why, now)
             about = partial(describe, client, now, ending=True)
             say("client_over", about, reason=reason.value, why=why)
-        if client.ticket is not None:
-            self._withdraw_all(client.ticket)
-            client.ticket = None
-        session, link = client.session, client.server
-        if session is not None:
-            parting = session.leave(now)
-            self._count(client, session)
-            if link is not None:
-                link.take_back()
-                self._part(link, session, parting, polite)
-        self.pooler.entrance.departed(client)
+
+    def _withdraw(self, client: ClientLink) -> None:
+        ticket, client.ticket = client.ticket, None
+        if ticket is not None:
+            self._withdraw_all(ticket)
+
+    def _leave(
+        self,
+        client: ClientLink,
+        session: Session,
+        link: ServerLink | None,
+        polite: bool,
+        now: float,
+    ) -> None:
+        parting = session.leave(now)
+        if link is not None:
+            link.take_back()
+            self._part(link, session, parting, polite)
+        self._count(client, session)
 
     def _count(self, client: ClientLink, session: Session) -> None:
         self.pooler.totals.add(session)
@@ -92,7 +110,14 @@ class Departure:
         # only then, and counts the session until then.
         if not patient:
             self._clean_in_time.give(link)
-        self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not at_work)
+        orders = self.pooler.admission.cleaning(link.server, self.pooler.now(), soon=not at_work)
+        self._settle(link, parting, patient)
+        if orders:
+            self.pooler.carry_out(orders)
+
+    def _settle(self, link: ServerLink, parting: Parting, patient: bool) -> None:
+        """Wait for what is owed, then make it clean."""
+        private = link.server.pool.private
         if parting.settled and not private and not link.being_cancelled:
             self._until_clean(link.converse(conversations.reset(parting.in_transaction)), link)
             return
@@ -130,6 +155,8 @@ class Departure:
             if link.lost or link.server.population is not Population.CLEANING:
                 return
             if isinstance(result, Failure):
+                if not isinstance(result.value, GuardError):
+                    result.raiseException()
                 self.pooler.log.warning(
                     "server_dirty", server=link.server.id, why=str(result.value)
                 )
@@ -141,3 +168,4 @@ class Departure:
                 )
 
         cleaned.addBoth(done)
+        cleaned.addErrback(lambda failure: self.pooler.faults.caught(None, link, failure))

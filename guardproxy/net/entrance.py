@@ -46,7 +46,12 @@ class Entrance:
             pooler.clock,
             lambda: pooler.settings.timeouts.client_login_timeout,
             lambda client: client.too_slow(),
+            lambda client: pooler.faults.caught(client, client.server),
         )
+
+    @property
+    def doors(self) -> list[Door[ClientLink]]:
+        return [self.door, *self._rule_doors.values()]
 
     @property
     def settings(self) -> Settings:
@@ -131,7 +136,7 @@ class Entrance:
             overrides = settings.overrides[rule : rule + 1]
             limit = overrides[0].max_client_connections if overrides else None
             door.limit = limit or settings.limits.max_client_connections
-        for door in (self.door, *self._rule_doors.values()):
+        for door in self.doors:
             self._admit(door.admit())
 
     def _deadline(self, client: ClientLink, answer: Any) -> Any:

@@ -43,15 +43,24 @@ def sweep(pooler: Pooler) -> None:
     roaming = pooler.settings.pool.mode == "transaction"
     for client in list(pooler.clients.values()):
         if client.session is not None and client.ended is None:
-            _look_at_client(pooler, client, now)
-            if roaming:
-                tell_pins(pooler, client)
-                _look_at_lease(pooler, client, now)
+            try:
+                _look_at(pooler, client, now, roaming)
+            except Exception:
+                pooler.faults.caught(client, client.server)
+    tried = pooler.faults.tried
     for account in list(pooler.entrance.logins.accounts.values()):
-        _look_at_servers(pooler, list(account.pool[Population.IDLE]), now)
-        _look_at_leased(pooler, list(account.pool[Population.LEASED]), now)
-    pooler.top_up()
-    pooler.entrance.logins.drop_unused(pooler.names_in_use())
+        tried(None, _look_at_servers, pooler, list(account.pool[Population.IDLE]), now)
+        tried(None, _look_at_leased, pooler, list(account.pool[Population.LEASED]), now)
+    tried(None, pooler.top_up)
+    tried(None, pooler.entrance.logins.drop_unused, pooler.names_in_use())
+    tried(None, pooler.faults.audit)
+
+
+def _look_at(pooler: Pooler, client: ClientLink, now: float, roaming: bool) -> None:
+    _look_at_client(pooler, client, now)
+    if roaming:
+        tell_pins(pooler, client)
+        _look_at_lease(pooler, client, now)
 
 
 def _look_at_client(pooler: Pooler, client: ClientLink, now: float) -> None:

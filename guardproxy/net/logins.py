@@ -94,9 +94,10 @@ class Errand(Holder):
         """Use the server. False: it can go to the next at once; else it is given back later."""
         using = self._use(link) if link.backend.is_clean else self._clean_first(link)
         if using is None:  # who hears of it may want a server next: this one, so it is free first
-            self._pooler.clock.callLater(0, self.done.callback, None)
+            self._pooler.clock.callLater(0, self._over, None)
             return False
         using.addBoth(self._used, link)
+        using.addErrback(lambda failure: self._pooler.faults.caught(self, link, failure))
         return True
 
     def _clean_first(self, link: ServerLink) -> Deferred[Any]:
@@ -111,10 +112,19 @@ class Errand(Holder):
         if isinstance(error, ProtocolViolation) and not link.lost:
             self._pooler.server_misbehaved(link, error)
         self._pooler.departure.clean_up(link)
-        self.done.callback(result)
+        self._over(result)
 
     def refused(self, error: GuardError) -> None:
-        self.done.errback(error)
+        self._over(Failure(error))
+
+    def fault(self, failure: Failure) -> None:
+        """Nobody could be told what came of it."""
+        self._pooler.faults.caught(None, None, failure)
+
+    def _over(self, result: object) -> None:
+        """Tell those who wait, once: a fault may have told them already."""
+        if not self.done.called:
+            self.done.callback(result)
 
 
 class Inquiry:
@@ -125,6 +135,7 @@ class Inquiry:
         self._over = over  # nobody may join any more
         self._waiting: list[Deferred[Any]] = []
         errand.done.addBoth(self._tell)
+        errand.done.addErrback(errand.fault)
 
     def join(self) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred(self._leave)
@@ -349,7 +360,7 @@ class Logins:
         answer = inquiry.join()
         try:
             inquiry.errand.start()
-        except GuardError:  # the queue is full
+        except Exception:  # the queue is full; or a fault: whoever joined would wait for nothing
             over(inquiry)
             raise
         return answer

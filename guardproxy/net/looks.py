@@ -109,6 +109,7 @@ class Looks:
             reloads=dict(pooler.totals.reloads),
             log_lines_dropped=pooler.log.dropped(),
             upstream_moves=pooler.totals.upstream_moves,
+            faults=dict(pooler.totals.faults),
             endings=dict(pooler.endings.counts),
             errors=dict(pooler.totals.errors.counts),
         )

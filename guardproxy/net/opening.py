@@ -64,7 +64,7 @@ class Opener:
                 self.open(server, encrypt, tries + 1)
 
         opening.addBoth(over)
-        opening.addErrback(self._fault)
+        opening.addErrback(lambda failure: self.pooler.faults.caught(None, link, failure))
 
     def abandon(self, link: ServerLink) -> None:
         """Nobody wants it any more."""
@@ -233,4 +233,4 @@ class Opener:
         return GuardError("internal error of the guard; its log says more"), False
 
     def _fault(self, failure: Failure) -> None:
-        self.pooler.log.error("fault", traceback=failure.getTraceback())
+        self.pooler.faults.caught(None, None, failure)

@@ -14,13 +14,14 @@ from operator import attrgetter
 from time import monotonic
 from typing import Final
 
-from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused
+from guardproxy.errors import GuardError, Reason, ServerLost, ServerRefused, SetupFailed
 from guardproxy.net import janitor, tls
 from guardproxy.net.cancels import Cancels
 from guardproxy.net.client import ClientLink
 from guardproxy.net.departure import Departure
 from guardproxy.net.endings import Endings
 from guardproxy.net.entrance import Entrance
+from guardproxy.net.faults import Faults
 from guardproxy.net.log import Log
 from guardproxy.net.opening import Opener
 from guardproxy.net.people import tell_pins, wait_error
@@ -79,6 +80,7 @@ class Pooler:
         self.reception = Reception(self)
         self.cancels = Cancels(self)
         self.opener = Opener(self)
+        self.faults = Faults(self)
 
     # -- clients ----------------------------------------------------------------------------------
 
@@ -120,16 +122,22 @@ class Pooler:
                 self._obey_seldom(client, session, command)
 
     def _obey_seldom(self, client: ClientLink, session: Session, command: Command) -> None:
-        if command is Command.KEEP:
-            self._kept(client)
+        if command is Command.KEEP or command is Command.BUSY:
+            self._kept(client, command is Command.BUSY)
         elif command is Command.LOST:
             self._goodbye(client)
         elif command is Command.PAUSE_CLIENT:
             client.paused = True
             client.transport.pauseProducing()
         elif command is Command.LEAVE:
+            session.commands.clear()
             client.close(Reason.CLIENT_LEFT)
+        elif command is Command.REFUSE:
+            session.commands.clear()
+            assert session.refusal is not None
+            client.end(session.refusal)
         elif command is Command.EXPIRE:
+            session.commands.clear()
             client.end(janitor.why_it_ends(client, self.now()))
         elif command is Command.TELL_SERVER:
             words, session.for_server = session.for_server, b""
@@ -172,19 +180,18 @@ class Pooler:
         due = ticket.since + client.patience
         if due <= client.wait_due:
             self.waited_too_long(client, ticket.since)
-        else:
+            return
+        try:
             self._watch_wait(client, due, self.now())
+        except Exception:
+            self.faults.caught(client, client.server)
 
     def lend(self, client: ClientLink, link: ServerLink, now: float) -> bool:
         """The client gets this server."""
         session = client.session
         assert session is not None
         client.ticket = None
-        try:
-            request = session.lease(link.backend, now)
-        except GuardError as error:  # in what it said while it waited
-            client.end(error)
-            return False
+        request = session.lease(link.backend, now)
         link.lend(client, session)
         if client.paused:
             client.paused = False
@@ -201,8 +208,11 @@ class Pooler:
         (self.timings.errors if refused else self.totals.errors).count(error.sqlstate)
 
     def waited_too_long(self, client: ClientLink, since: float) -> None:
-        if client.ended is None:
-            client.end(wait_error(self, client, self.now() - since))
+        try:
+            if client.ended is None:
+                client.end(wait_error(self, client, self.now() - since))
+        except Exception:
+            self.faults.caught(client, client.server)
 
     # -- giving back ------------------------------------------------------------------------------
 
@@ -223,8 +233,11 @@ class Pooler:
         self._parted(link)
         self.admission.pass_on(server, heir, now)
         holder: Holder = heir.holder
-        if not holder.offered(link, now):
-            self.carry_out(self.admission.released(server, self.now()))
+        try:
+            if not holder.offered(link, now):
+                self.carry_out(self.admission.released(server, self.now()))
+        except Exception:  # not of the session that has given it away
+            self.faults.caught(holder, link)
 
     def _revoke(self, link: ServerLink) -> None:
         client = link.client
@@ -261,11 +274,11 @@ class Pooler:
         if client.told_pins:
             tell_pins(self, client)
 
-    def _kept(self, client: ClientLink) -> None:
+    def _kept(self, client: ClientLink, busy: bool) -> None:
         """It cannot part with its server, or not now."""
         tell_pins(self, client)
         if client.server is not None:
-            self.carry_out(self.admission.kept(client.server.server, self.now()))
+            self.carry_out(self.admission.kept(client.server.server, self.now(), busy))
 
     def _goodbye(self, client: ClientLink) -> None:
         """PostgreSQL ends the server of an idle session, which can do without."""
@@ -284,14 +297,20 @@ class Pooler:
         self.admission.withdraw(ticket, self.now())
 
     def carry_out(self, orders: list[Order]) -> None:
-        """What admission has decided, one after the other; orders may bring forth orders."""
+        """What admission has decided, one after the other; orders may bring forth orders.
+
+        A fault in one of them ends whom it concerns; the others are carried out.
+        """
         if self._orders is not None:
             self._orders += orders
             return
         self._orders = orders
         try:
             for order in orders:  # they may become more
-                self._carry(order)
+                try:
+                    self._carry(order)
+                except Exception:
+                    self.faults.in_order(order)
         finally:
             self._orders = None
 
@@ -339,32 +358,51 @@ class Pooler:
         if server.population is Population.OPENING or self.links.get(server) is not link:
             return  # the opener knows, or another link has taken its place
         self.links.pop(server, None)
-        client, session = link.client, link.session
-        expected = server.population is Population.CLOSING
-        if not expected:
+        client = link.client
+        try:
+            self._lost_by(client, link)
+        except Exception:
+            self.faults.caught(client, None)
+        finally:
+            self.faults.tried(None, self._slot_free, link)
+
+    def _slot_free(self, link: ServerLink) -> None:
+        link.take_back()
+        self.carry_out(self.admission.gone(link.server, self.now()))
+
+    def _lost_by(self, client: ClientLink | None, link: ServerLink) -> None:
+        """Tell the log, and the client that has it, if there is one."""
+        server, session = link.server, link.session
+        if server.population is not Population.CLOSING:
             self.server_over(server, Reason.CLOSED_BY_SERVER)
             self.log.warning("server_lost", server=server.id, pool=str(server.pool.name))
-        if client is not None and session is not None:
-            link.take_back()
-            if session.lose_server(self.now()):
-                pass  # the next will do as well
-            elif session.farewell:  # PostgreSQL has said why
-                client.close(Reason.SERVER_LOST, "PostgreSQL ended the session")
-            else:
-                if session.owed:  # perhaps only the link is lost, and the query runs on
-                    self.cancels.send(link)
-                client.end(
-                    ServerLost(
-                        f"PostgreSQL at {self.upstream} closed the connection "
-                        f"while it was {session.state}"
-                    )
+        if client is None or session is None:
+            return
+        link.take_back()
+        if session.lose_server(self.now()):
+            pass  # the next will do as well
+        elif session.farewell:  # PostgreSQL has said why
+            client.close(Reason.SERVER_LOST, "PostgreSQL ended the session")
+        else:
+            if session.owed:  # perhaps only the link is lost, and the query runs on
+                self.cancels.send(link)
+            client.end(
+                ServerLost(
+                    f"PostgreSQL at {self.upstream} closed the connection "
+                    f"while it was {session.state}"
                 )
-        self.carry_out(self.admission.gone(server, self.now()))
+            )
 
     def server_misbehaved(self, link: ServerLink, error: GuardError) -> None:
-        """It cannot be trusted any more; whoever has it is told."""
-        self.log.error("server_misbehaved", server=link.server.id, why=error.message)
+        """It cannot be trusted any more; whoever has it is told.
+
+        But where PostgreSQL has refused the client's own settings, that is the client's fault.
+        """
         client = link.client
+        if client is not None and isinstance(error, SetupFailed):
+            client.end(error)
+            return
+        self.log.error("server_misbehaved", server=link.server.id, why=error.message)
         link.take_back()
         self.close_server(link, Reason.DIRTY)
         if client is not None:

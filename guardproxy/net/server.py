@@ -77,22 +77,34 @@ class ServerLink(Caller):
 
     def dataReceived(self, data: bytes) -> None:
         session = self.session
-        if session is None:
-            self._unleased(data)
-            return
         client = self.client
-        now = monotonic()
         try:
-            reply = session.server_sent(data, now)
-        except GuardError as error:
-            self.pooler.server_misbehaved(self, error)
-            return
-        if reply:
-            client.transport.write(reply)  # type: ignore[union-attr]
-        if session.commands:
-            self.pooler.obey(client, now)  # type: ignore[arg-type]
-        elif self.admission.alert and session.movable and not self._cancels:
-            self.pooler.could_give(self, now)
+            if session is None:
+                self._unleased(data)
+                return
+            now = monotonic()
+            try:
+                reply = session.server_sent(data, now)
+            except GuardError as error:
+                self.pooler.server_misbehaved(self, error)
+                return
+            if reply:
+                client.transport.write(reply)  # type: ignore[union-attr]
+            if session.commands:
+                self.pooler.obey(client, now)  # type: ignore[arg-type]
+                if self.session is not session:
+                    return
+            if self.admission.alert and session.movable and not self._cancels:
+                self.pooler.could_give(self, now)
+        except Exception:
+            self._broken(client, Failure())
+
+    def _broken(self, client: ClientLink | None, failure: Failure) -> None:
+        """A fault of ours. Where it is being opened, the opener tells those who wait for it."""
+        if self.opening is None:
+            self.pooler.faults.caught(client, self, failure)
+        if self._talked is not None:
+            self._end_talk(failure)
 
     def lend(self, client: ClientLink, session: Session) -> None:
         """From now on bytes are the client's."""
@@ -129,7 +141,11 @@ class ServerLink(Caller):
         self._talk = talk
         done: Deferred[Any] = Deferred()
         self._talked = done
-        self._advance(None)
+        try:
+            self._advance(None)
+        except Exception:
+            self._talk = self._talked = None
+            raise
         return done
 
     def hear(self, data: bytes) -> None:
@@ -194,6 +210,11 @@ class ServerLink(Caller):
         """DISCARD ALL has run."""
         if self.backend.discarded():
             self.server.pool.opened(dict(self.backend.pristine))
+
+    @property
+    def conversing(self) -> bool:
+        """Whether a conversation of ours is under way, or will be after a cancel."""
+        return self._talked is not None or self._uncancelled is not None
 
     # -- cancels ----------------------------------------------------------------------------------
 

@@ -123,7 +123,7 @@ class GuardService(Service):
 
     def _sweep_failed(self, failure: Any) -> None:
         """A fault of ours must not end the upkeep."""
-        self.log.error("fault", traceback=failure.getTraceback())
+        self.pooler.faults.caught(None, None, failure)
         self._sweep.start(self._interval(), now=False).addErrback(self._sweep_failed)
 
     # -- reload -----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from guardproxy import __version__
 from guardproxy.ops.guard import Looks, Watching
-from guardproxy.stats import BOUNDS, OTHER, Histogram, Tally
+from guardproxy.stats import BOUNDS, FAULTS, OTHER, Histogram, Tally
 from guardproxy.text import readable
 from guardproxy.views import Activity, Overview, PoolView
 from guardproxy.wire.frames import COMPILED
@@ -195,6 +195,14 @@ def _whole(seen: Overview) -> Iterator[Metric]:
         "Log lines that standard error did not take in time.",
         seen.log_lines_dropped,
     )
+    faults = CounterMetricFamily(
+        "guardproxy_faults",
+        "Faults of the guard itself: exceptions, and servers, clients and waits that cannot be.",
+        labels=["kind"],
+    )
+    for kind in FAULTS:
+        faults.add_metric([kind], seen.faults.get(kind, 0))
+    yield faults
 
 
 def _pools(sums: Mapping[Name, _Sum]) -> Iterator[Metric]:

@@ -170,12 +170,17 @@ class Admission:
         server.pool.move(server, _IDLE, now)
         return self.assign(now)
 
-    def cleaning(self, server: Server, now: float, soon: bool = True) -> None:
-        """Its client has left it. `soon`: nothing runs on it, so it will be clean in no time."""
+    def cleaning(self, server: Server, now: float, soon: bool = True) -> list[Order]:
+        """Its client has left it. `soon`: nothing runs on it, so it will be clean in no time.
+
+        Else a waiter for whom it was asked for may be given another.
+        """
+        lost = not soon and server in self.asked
         server.holder = None
         server.soon = soon
         self._forget_asked(server)
         server.pool.move(server, _CLEANING, now)
+        return self.assign(now) if lost else []
 
     def close(self, server: Server, reason: Reason, now: float) -> list[Order]:
         """Nobody may have this server any more. Its slot stays taken until it is gone."""
@@ -208,7 +213,10 @@ class Admission:
 
     def idle(self, server: Server, now: float) -> list[Order]:
         """Its session could give it away. To be told while `alert` says so; else nobody cares."""
-        self._refused.pop(server, None)
+        if self._refused and server in self._refused:
+            if self._refused[server] == self._idle_since(server):
+                return []  # it has said no, and done nothing since
+            del self._refused[server]
         if server.retiring or (self.pauses.any and server.pool in self.pauses):
             return self.revoke(server, now)
         if server in self.asked:
@@ -217,10 +225,13 @@ class Admission:
             return [self.ask_back(server)]
         return self.assign(now)
 
-    def kept(self, server: Server, now: float) -> list[Order]:
-        """Its session was asked for it, and keeps it: whoever waits needs another."""
+    def kept(self, server: Server, now: float, busy: bool = False) -> list[Order]:
+        """Its session was asked for it, and keeps it: whoever waits needs another.
+
+        `busy`: it was active when it answered. It may be idle again, and is asked once more then.
+        """
         self.asked.pop(server, None)
-        since = self._idle_since(server)
+        since = None if busy else self._idle_since(server)
         if since is not None:
             self._refused[server] = since
         return self.assign(now)

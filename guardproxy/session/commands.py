@@ -17,7 +17,9 @@ class Command(enum.Enum):
     EXPIRE = enum.auto()  # idle too long, and the probe found no reason to spare it
     RELEASE = enum.auto()  # it has given its server back, fit for anybody of its pool
     LOST = enum.auto()  # its server says goodbye, and it lives on without
-    KEEP = enum.auto()  # it was asked to, but keeps it: pinned, or busy again
+    KEEP = enum.auto()  # it was asked to, but keeps it: pinned
+    BUSY = enum.auto()  # it was asked to, but is active again: to be asked when it is idle
+    REFUSE = enum.auto()  # words that were held break the protocol: `refusal` ends the client
     TELL_SERVER = enum.auto()  # `for_server` is to be sent
 
 

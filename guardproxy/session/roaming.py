@@ -33,7 +33,7 @@ from guardproxy.session.speaking import TAGS, Speaking
 from guardproxy.session.statement import key
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, Message, header
+from guardproxy.wire.frames import HEADER_SIZE, Message, between, header
 from guardproxy.wire.messages import (
     CLOSE,
     CLOSE_COMPLETE,
@@ -118,7 +118,7 @@ class Roaming(Speaking):
         return True
 
     def revoke(self, now: float) -> bytes:
-        """Somebody else needs its server. The answer is RELEASE or KEEP, at once or after a probe.
+        """Somebody else needs its server. The answer is RELEASE, KEEP or BUSY.
 
         Returns the probe for its server, if it must be asked first.
         """
@@ -137,7 +137,8 @@ class Roaming(Speaking):
         if self._free:
             self._release(Command.RELEASE)
         else:
-            self.commands.append(Command.KEEP)
+            idle = self.state is State.IDLE
+            self.commands.append(Command.KEEP if idle else Command.BUSY)
         return self._belongings.news(replies)
 
     def _release(self, command: Command | None = None) -> None:
@@ -378,7 +379,7 @@ class Roaming(Speaking):
         """Say the batch again; a table has changed, and the statement must be made again first."""
         batch, self._repeatable, self._repeating = self._repeatable, b"", False
         portal = batch.index(b"\0", HEADER_SIZE) + 1
-        self._statements.stale(key(batch[portal : batch.index(b"\0", portal)]))
+        self._statements.stale(key(between(batch, portal, batch.index(b"\0", portal))))
         self._edits.append((at, at + HEADER_SIZE + 1, b""))
         self._resume(batch)
         self._repeatable = b""  # once is enough

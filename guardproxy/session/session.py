@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from guardproxy.errors import IllegalEvent, ProtocolViolation
+from guardproxy.errors import GuardError, IllegalEvent, ProtocolViolation
 from guardproxy.session.acts import (
     CALLS,
     COPY_END,
@@ -40,7 +40,7 @@ from guardproxy.session.states import READY, Event, State
 from guardproxy.session.waiting import BACKLOG_LIMIT, MAX_SMALL
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, Edit, Message, header, skim, splice, stops
+from guardproxy.wire.frames import HEADER_SIZE, Edit, Message, between, header, skim, splice, stops
 from guardproxy.wire.messages import (
     COPY_IN,
     DATA_ROW,
@@ -103,6 +103,7 @@ class Session(Detours):
         "last_request",
         "leased",
         "parameters",
+        "refusal",
     )
 
     def __init__(
@@ -113,6 +114,7 @@ class Session(Detours):
         self.parameters = parameters
         self.application_name = ""
         self.for_server = b""  # what TELL_SERVER is about
+        self.refusal: GuardError | None = None  # what REFUSE is about
         self.farewell = False  # the server said FATAL: it is about to close
         self.cancel_key = b""  # of the server itself, in passthrough
         self.last_request = b""
@@ -323,7 +325,7 @@ class Session(Detours):
         edits, self._edits = self._edits, []
         first = len(self.commands)  # it may say goodbye behind them
         before, self.for_server = self.for_server, b""
-        said = self.client_sent(words, self.since)
+        said = self._said_at_last(words, self.since)
         self.for_server = before + said + self.for_server  # what we say behind the words
         self.commands.insert(first, Command.TELL_SERVER)
         self._edits = edits
@@ -331,7 +333,24 @@ class Session(Detours):
     def _release_backlog(self, now: float) -> bytes:
         backlog, self.backlog = self.backlog, b""
         self.received -= len(backlog)  # counted when it came
-        return self.client_sent(backlog, now)
+        return self._said_at_last(backlog, now)
+
+    def _said_at_last(self, words: bytes, now: float) -> bytes:
+        """Words that were held, as if the client said them now.
+
+        A GuardError in them is the client's own, though a server's message is being read: REFUSE
+        tells it once that is done.
+        """
+        before = len(self.owed), self.unsynced
+        try:
+            return self.client_sent(words, now)
+        except GuardError as error:
+            self.refusal = error
+            self.commands.append(Command.REFUSE)
+            self._edits = []
+            if before != (len(self.owed), self.unsynced):  # by what is not sent now
+                self.reply_count_unknown = True
+            return b""
 
     def leave(self, now: float) -> Parting | None:
         """The client is gone. What its server must still be told; None if it must be closed."""
@@ -406,7 +425,7 @@ class Session(Detours):
             elif length <= _LONGEST_HEEDED:
                 if end - at <= length:
                     break
-                self._heed(kind, data[at + HEADER_SIZE : at + length + 1], at)
+                self._heed(kind, between(data, at + HEADER_SIZE, at + length + 1), at)
                 if kind == ERROR and self.on_detour:
                     return self._turn_aside(data, at + length + 1, now)
             elif kind == ERROR:

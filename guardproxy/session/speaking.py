@@ -42,7 +42,7 @@ from guardproxy.session.suspicion import Scan
 from guardproxy.session.waiting import BACKLOG_LIMIT, MAX_SMALL
 from guardproxy.stats import Timings
 from guardproxy.wire import messages
-from guardproxy.wire.frames import HEADER_SIZE, Message, end_of_name, renaming, stops
+from guardproxy.wire.frames import HEADER_SIZE, Message, between, end_of_name, renaming, stops
 from guardproxy.wire.messages import (
     BIND,
     CLOSE,
@@ -181,7 +181,7 @@ class Speaking(Session):
         end = at + length
         if end >= len(data) and length <= MAX_CARRIED:
             return False
-        text = data[at + HEADER_SIZE : end]
+        text = between(data, at + HEADER_SIZE, end)  # empty if the message has no body
         finding = self._examine(text) if glance(text, self._suspects) else _NOTHING
         waits = self.owed and not (self.unsynced or self.copying)
         if waits and concerns_statements(finding, text):
@@ -350,7 +350,11 @@ class Speaking(Session):
         stop = end_of_name(data, start) if start else -1
         if stop < 0 and not self._malformed(length, data, at):
             return False
-        if kind == BIND and at + length >= len(data) and self._tells_more(length, data[start:stop]):
+        if (
+            kind == BIND
+            and at + length >= len(data)
+            and self._tells_more(length, between(data, start, stop))
+        ):
             return False
         self._alone = not (self.unsynced or self.owed)
         if self._alone and not at and self.state in _OUTSIDE and len(data) <= MAX_REPEATED:
@@ -374,7 +378,8 @@ class Speaking(Session):
 
     def _call(self, length: int, data: bytes, at: int, now: float) -> bool:
         """FunctionCall: of a function that has only a number here. Nobody knows it but ours."""
-        function = data[at + HEADER_SIZE : at + HEADER_SIZE + min(length - 4, 4)]
+        start = at + HEADER_SIZE
+        function = between(data, start, start + min(length - 4, 4))
         if len(function) < min(length - 4, 4):
             return False
         if self.unsynced:
@@ -402,7 +407,7 @@ class Speaking(Session):
     def _bind(self, length: int, data: bytes, at: int, start: int, stop: int) -> bool:
         """Bind of the statement whose name is from `start` to `stop`; False if it must wait."""
         statements = self._statements
-        name = data[start:stop]
+        name = between(data, start, stop)
         there = statements.here.get(name)
         if there == name and name:
             return True
@@ -410,7 +415,7 @@ class Speaking(Session):
             name, there = cut, statements.here.get(cut)
         finding = statements.finding(name)
         if finding is not _NOTHING:  # what a statement may do, it may do each time
-            self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
+            self._suspect(finding, between(data, at + HEADER_SIZE, at + length + 1))
             self._make_way(finding, statements.text(name), at, bound=name)
             if finding.copies:
                 self._usual, self._up_to_sync = COPY_BOUND, COPY_BOUND_UP_TO_SYNC
@@ -431,13 +436,13 @@ class Speaking(Session):
                 self._watch(_COMPLETIONS)
         elif kind == CLOSE:
             self._table = self._up_to_sync
-            name = key(data[start:stop])
+            name = key(between(data, start, stop))
             there = self._statements.close(name, self._batch)
             self._watch(_COMPLETIONS)
             if there != name:
                 self._rename(b"", at, length, start, stop, there)
         else:
-            name = key(data[start:stop])
+            name = key(between(data, start, stop))
             finding = self._statements.finding(name)
             if finding is not _NOTHING:  # the rows of EXECUTE are those of what it executes
                 self._make_way(finding, self._statements.text(name), at, runs=False)
@@ -453,7 +458,7 @@ class Speaking(Session):
 
         False if the Bind must wait: the client does not ask for columns that may have changed.
         """
-        full = data[start:stop]
+        full = between(data, start, stop)
         name = key(full)
         first, there = self._statements.wanted(name, self._batch)
         if first:
@@ -464,7 +469,7 @@ class Speaking(Session):
         if first and stop == start:
             self._table = self._up_to_sync  # what is unnamed then depends on how this ends
         if full is not name and there != name and there.endswith(name):  # errors name all of it
-            there = there[: len(there) - len(name)] + full
+            there = there.removesuffix(name) + full
         if first or there != name:
             self._rename(first, at, length, start, stop, there)
         return True
@@ -499,10 +504,11 @@ class Speaking(Session):
         stop = data.find(b"\0", start)
         if stop < 0 and not self._malformed(length, data, at):
             return False
-        if not 0 <= stop < end:
+        last = data.find(b"\0", stop + 1, end) if whole else len(data)
+        if not 0 <= stop < end or last < 0:  # PostgreSQL will say what is wrong with it
             self._extended(now)
             return True
-        text = data[stop + 1 : data.find(b"\0", stop + 1)] if whole else data[stop + 1 :]
+        text = between(data, stop + 1, last)
         self._remember(text)
         finding = self._examine(text) if glance(text, self._suspects) else _NOTHING
         if not whole:
@@ -512,16 +518,16 @@ class Speaking(Session):
         alone = not self.unsynced
         self._alone = alone and not self.owed
         self._extended(now)
-        name = key(data[start:stop])
+        name = key(between(data, start, stop))
         if name or not alone:
             self._table = self._up_to_sync  # what the name stands for then depends on how this ends
         if name:
-            body = data[stop + 1 : end] if whole else b""
+            body = between(data, stop + 1, end) if whole else b""
             first, there = self._statements.parse(name, body, finding, self._batch)
             if asked_when_bound(data, end, name):
                 self._statements.described(name, self._batch, portal=True)
         else:
-            carried = data[at:end] if whole else b""
+            carried = between(data, at, end) if whole else b""
             first = self._statements.parse_unnamed(carried, finding, self._batch, alone)
             there = name
         if first or there != name:

@@ -60,6 +60,14 @@ def skim(data: bytes, at: int, end: int, table: bytes) -> int:
     return at
 
 
+def between(data: bytes, start: int, stop: int) -> bytes:
+    """`data[start:stop]`, and nothing where `stop` comes before `start`.
+
+    Compiled, such a slice raises SystemError, so bounds that a peer chooses go through here.
+    """
+    return data[start:stop] if start < stop else b""
+
+
 _SHORT: Final = 24
 
 
@@ -106,7 +114,7 @@ def splice(data: bytes, edits: list[Edit]) -> bytes:
     pieces: list[bytes] = []
     done = 0
     for start, end, new in edits:
-        pieces += (data[done:start], new)
+        pieces += (between(data, done, start), new)
         done = end
     pieces.append(data[done:])
     return b"".join(pieces)
@@ -164,7 +172,7 @@ class Frames:
             if end > len(self._buffer):
                 return
             self._at = end
-            yield kind, self._buffer[start:end]
+            yield kind, between(self._buffer, start, end)
 
     def _step_over_dull(self) -> int:
         """Pass what nobody wants at the front of the buffer; return how much is left in it."""

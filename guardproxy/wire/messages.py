@@ -19,6 +19,7 @@ from guardproxy.errors import (
     UnsupportedProtocol,
 )
 from guardproxy.text import c_string, c_words, decoded, encoded
+from guardproxy.wire.frames import between
 
 # What a client sends. (Final, one by one: then they are constants in machine code.)
 BIND: Final = ord("B")
@@ -196,7 +197,7 @@ def parse_data_row(body: bytes) -> list[str | None]:
         at += 4
         if size < -1 or size > end - at:
             break
-        columns.append(None if size < 0 else decoded(body[at : at + size]))
+        columns.append(None if size < 0 else decoded(between(body, at, at + size)))
         at += max(size, 0)
     if len(columns) != count or at != end:
         raise ProtocolViolation("malformed DataRow")
@@ -295,7 +296,7 @@ def bound_text(bind: bytes, number: int) -> str | None:
         size = max(_INT.unpack_from(bind, at)[0], 0)
     except (ValueError, struct.error):
         return None
-    value = bind[at + 4 : at + 4 + size]
+    value = between(bind, at + 4, at + 4 + size)
     return decoded(value) if len(value) == size else None
 
 

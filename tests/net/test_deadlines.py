@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -16,8 +18,12 @@ class Watch:
         self.clock = Clock()
         self.timeout = 10.0
         self.missed: list[str] = []
+        self.faults: list[str] = []
         monkeypatch.setattr(deadlines, "monotonic", self.clock.seconds)
-        self.all = Deadlines[str](self.clock, lambda: self.timeout, self.missed.append)
+        self.all = self.of(self.missed.append)
+
+    def of(self, missed: Callable[[str], None]) -> Deadlines[str]:
+        return Deadlines[str](self.clock, lambda: self.timeout, missed, self.faults.append)
 
 
 @pytest.fixture
@@ -82,7 +88,24 @@ def test_who_hears_of_it_may_give_more(watch: Watch) -> None:
         watch.missed.append(who)
         again.give(who)
 
-    again = Deadlines[str](watch.clock, lambda: 2.0, missed)
+    watch.timeout = 2.0
+    again = watch.of(missed)
     again.give("first")
     watch.clock.pump([2.0, 2.0])
     assert watch.missed == ["first", "first"]
+
+
+def test_a_fault_about_one_costs_the_others_nothing(watch: Watch) -> None:
+    def missed(who: str) -> None:
+        watch.missed.append(who)
+        if who == "first":
+            raise KeyError(who)
+
+    each = watch.of(missed)
+    each.give("first")
+    each.give("second")
+    watch.clock.advance(4.0)
+    each.give("third")
+    watch.clock.pump([6.0, 4.0])
+    assert watch.missed == ["first", "second", "third"]
+    assert watch.faults == ["first"]

@@ -146,6 +146,7 @@ def overview(**more: Any) -> Overview:
         "reloads": {},
         "log_lines_dropped": 0,
         "upstream_moves": 0,
+        "faults": {},
         "endings": {},
         "errors": {},
     }

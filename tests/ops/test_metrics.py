@@ -48,6 +48,7 @@ def busy() -> Guard:
             "reloads": {"ok": 2},
             "log_lines_dropped": 6,
             "upstream_moves": 2,
+            "faults": {"server": 1},
             "waiting": 5,
             "longest_wait": 1.5,
         },
@@ -79,6 +80,8 @@ def test_the_whole() -> None:
     assert of(samples, "reloads_total", result="failed") == 0
     assert of(samples, "log_lines_dropped_total") == 6
     assert of(samples, "upstream_moves_total") == 2
+    assert of(samples, "faults_total", kind="server") == 1
+    assert of(samples, "faults_total", kind="exception") == 0
     assert of(samples, "endings_total", kind="client", reason="client_gone") == 3
     assert of(samples, "errors_total", origin="guard", sqlstate="53300") == 4
     assert of(samples, "errors_total", origin="postgresql", sqlstate="42P01") == 1

@@ -81,10 +81,12 @@ class AdmissionMachine(World):
     def client_leaves(self, data: st.DataObject, soon: bool) -> None:
         server = self.some(data, Population.LEASED)
         if server is not None:
-            self.admission.cleaning(server, self.now, soon)
+            settled = self.settled and not self.waiting
+            asked = server in self.asked
             self._end_lease(server)
             self.servers[server] = Population.CLEANING
-            self.settled = self.settled and not self.waiting
+            self.carry_out(self.decide("cleaning", server, soon))
+            self.settled = settled or (asked and not soon)  # who waits for it may have another
 
     @there_is(Population.CLEANING)
     @rule(data=st.data())
@@ -154,18 +156,19 @@ class AdmissionMachine(World):
             del self.movable[self.leases[server].holder]
 
     @some_are_asked
-    @rule(data=st.data(), stubborn=st.booleans())
-    def keeps(self, data: st.DataObject, stubborn: bool) -> None:
-        """Pinned; or, against the rules, as movable as before."""
+    @rule(data=st.data(), stubborn=st.booleans(), busy=st.booleans())
+    def keeps(self, data: st.DataObject, stubborn: bool, busy: bool) -> None:
+        """Pinned; or as movable as before: it says no, or it was `busy` for a moment."""
         self.now += MOMENT
         server = data.draw(st.sampled_from(sorted(self.asked, key=lambda server: server.id)))
         self.asked.discard(server)
         holder = self.leases[server].holder
         if stubborn and holder in self.movable:
-            self.refused[server] = self.movable[holder]
+            if not busy:
+                self.refused[server] = self.movable[holder]
         else:
             self.movable.pop(holder, None)
-        self.carry_out(self.decide("kept", server))
+        self.carry_out(self.decide("kept", server, busy))
 
     @some_are_asked
     @rule(data=st.data(), declines=st.booleans())

@@ -52,11 +52,11 @@ class World(RuleBasedStateMachine):
             self.servers[server] = Population.IDLE
             self.carry_out(self.decide("opened", server))
 
-    def decide(self, call: str, subject: Any = None) -> list[Order]:
+    def decide(self, call: str, subject: Any = None, *more: bool) -> list[Order]:
         """Ask admission, and its plain twin: both must say and do the same."""
         plain, plains = twin(self.admission, subject)
-        expected = self._call(plain, call, EVERYWHERE if subject is EVERYWHERE else plains)
-        found = self._call(self.admission, call, subject)
+        expected = self._call(plain, call, EVERYWHERE if subject is EVERYWHERE else plains, *more)
+        found = self._call(self.admission, call, subject, *more)
         if isinstance(found, QueueFull):
             assert isinstance(expected, QueueFull)
             raise found
@@ -77,8 +77,8 @@ class World(RuleBasedStateMachine):
         assert situation(self.admission) == situation(plain)
         self.carry_out([Grant(heir, server)])
 
-    def _call(self, admission: Admission, call: str, subject: Any) -> Any:
-        arguments = (self.now,) if subject is None else (subject, self.now)
+    def _call(self, admission: Admission, call: str, subject: Any, *more: bool) -> Any:
+        arguments = (self.now,) if subject is None else (subject, self.now, *more)
         if subject is EVERYWHERE:
             arguments = (None, self.now)
         try:
