@@ -110,9 +110,8 @@ def test_a_long_search_path_is_reported_all_the_same() -> None:
     assert greeting.parameters == {"search_path": value.decode()}
 
 
-def test_an_answer_without_end_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversations, "MAX_ANSWERS", 100)
-    rows = [(messages.DATA_ROW, b"\0\1\0\0\0\1a")] * 101
+def test_an_answer_without_end_is_a_violation() -> None:
+    rows = [(messages.DATA_ROW, b"\0\1\0\0\0\1a")] * (conversations.MAX_ANSWERS + 1)
     for talk in (conversations.look_up("SELECT", "anna"), conversations.learn({"a": "b"})):
         assert isinstance(held(talk, rows), ProtocolViolation)
     assert isinstance(held(conversations.reset(False), rows), Dirty)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from guardproxy.errors import ProtocolViolation
-from guardproxy.session import detours
+from guardproxy.session.detours import MAX_REPLIES
 from guardproxy.session.parameters import MAX_LARGE, MAX_REPORTED, MAX_SMALL, report
 from guardproxy.wire import messages
 from tests.session.roamer import idle as roaming
@@ -86,14 +86,11 @@ def test_a_pin_may_be_about_nothing_that_has_a_name() -> None:
     assert set(session.pins) == {"temp_object"}
 
 
-def test_an_answer_to_the_probe_without_end_is_a_violation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(detours, "MAX_REPLIES", 10_000)
+def test_an_answer_to_the_probe_without_end_is_a_violation() -> None:
     session = roaming("C> Query 'SET x.y = 1'\nS> CommandComplete SET + ReadyForQuery I").session
     assert session.revoke(1.0)
-    rows = [row(b"setting", b"x.y", b"1")] * 60
-    for one in rows:
+    one = row(b"setting", b"x.y", b"v" * 1_000_000)
+    for _ in range(MAX_REPLIES // 1_000_200):
         session.server_sent(one, 1.0)
     with pytest.raises(ProtocolViolation, match="no end"):
-        session.server_sent(b"".join(rows), 1.0)
+        session.server_sent(one * 2, 1.0)
