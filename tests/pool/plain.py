@@ -45,7 +45,7 @@ def interpreted() -> dict[str, ModuleType]:
 MODULES = interpreted()
 
 
-class Plain(MODULES[f"{PACKAGE}.admission"].Admission):  # type: ignore[misc,name-defined]
+class Plain(MODULES[f"{PACKAGE}.admission"].Admission):  # type: ignore[misc]
     """Without shortcuts: every answer is the whole decision's."""
 
     _stuck = property(lambda self: False, lambda self, stuck: None)
