@@ -106,7 +106,7 @@ STATES = (
     "set application_name to '{me}'",
     "set timezone to 'Asia/Tokyo'",
     "set app.person to '{me}'",
-    "set search_path to wild",
+    "set search_path to tenant1",
     "reset work_mem",
     "reset all",
     "discard all",

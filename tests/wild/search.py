@@ -95,8 +95,14 @@ def carry_out(place: Place, script: Script, doubt: float = DOUBT) -> Stream:
             while not answered(listener.heard, script.name) and not listener.ended:
                 if not listener.until(_grows(listener), doubt):
                     break
+            if is_fatal(listener.heard[-1:]):  # a busy machine takes its time to close
+                listener.until(lambda: listener.ended, PATIENCE)
             stream.ends.append(len(listener.heard))
     return stream
+
+
+def is_fatal(last: list[Message]) -> bool:
+    return any(kind == b"E" and body.startswith(b"SFATAL\0") for kind, body in last)
 
 
 def _grows(listener: Listener) -> Callable[[], bool]:
