@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from guardproxy.net.client import ClientLink
 from guardproxy.pool.pool import Population
@@ -107,6 +113,7 @@ class Wakeups(RuleBasedStateMachine):
         if client is not None and said:
             client.wire.send(said)
 
+    @precondition(lambda self: len(self.clients) > 3)
     @rule(data=st.data(), politely=st.booleans())
     def leave(self, data: st.DataObject, politely: bool) -> None:
         client = self.one(data)
@@ -161,22 +168,49 @@ class Wakeups(RuleBasedStateMachine):
         if backend.wire.closing and not backend.wire.lost:
             backend.wire.cut()
 
-    @rule(first=st.sampled_from(WORDS[:6]), then=st.sampled_from(WORDS))
-    def a_waiter_between_two_words(self, first: bytes, then: bytes) -> None:
-        """Who has a server speaks, somebody waits for it, and the holder speaks once more."""
-        self.stage.run()
+    @rule(
+        first=st.sampled_from([*WORDS, *WORDS[:2], *WORDS[:2]]),
+        then=st.none() | st.sampled_from(WORDS),
+        answered=st.booleans(),
+    )
+    def a_waiter_between_two_words(self, first: bytes, then: bytes | None, answered: bool) -> None:
+        """Who has a server speaks, all others wait for it, and the holder speaks once more.
+
+        Perhaps all of that is answered in one chunk.
+        """
+        self.settle()
         here = [each for each in self.clients if not each.wire.lost and not each.wire.closing]
-        holder = next((each for each in here if each.link.server is not None), None)
-        waiter = next((each for each in here if each.state == "parked"), None)
-        if holder is None or waiter is None or {holder.link.id, waiter.link.id} & {*self.unsaid}:
+        here = [each for each in here if each.link.id not in self.unsaid]
+        here.sort(key=lambda each: each.link.server is None)
+        if len(here) < 2:
             return
-        holder.wire.send(first)
+        holder = here[0]
+        self.say(holder, first)
         self.stage.run()
         self.stage.clock.advance(1e-6)
-        if not waiter.wire.lost:
-            waiter.wire.send(messages.query("SELECT 1"))
-        if not holder.wire.lost and not holder.wire.closing:
-            holder.wire.send(then)
+        for waiter in here[1:]:
+            self.say(waiter, messages.query("SELECT 1"))
+        if then is not None:
+            self.say(holder, then)
+        if answered:
+            self.stage.run()
+
+    def settle(self) -> None:
+        """Nobody sleeps or is in a transaction, and nothing is on its way."""
+        self.stage.run()
+        for client in self.clients:
+            if client.state.startswith("idle in") and client.link.id not in self.unsaid:
+                self.say(client, messages.query("COMMIT"))
+        for _ in range(MOST):
+            self.stage.run()
+            for backend in self.stage.postgres.live:
+                if backend.running:
+                    backend.finish()
+        self.stage.run()
+
+    def say(self, client: Client, words: bytes) -> None:
+        if not client.wire.lost and not client.wire.closing:
+            client.wire.send(words)
 
     @rule(data=st.data())
     def is_done(self, data: st.DataObject) -> None:
@@ -212,9 +246,9 @@ class Wakeups(RuleBasedStateMachine):
         for server, since in admission._refused.items():
             holder = server.holder
             assert isinstance(holder, ClientLink)
-            if holder.idle_since == since:  # it says no though it is idle: for a reason
+            if holder.idle_since == since:  # it says no, and has done nothing since it was asked
                 assert isinstance(holder.session, Roaming)
-                assert not holder.session._free
+                assert holder.session._asked_at == holder.session.queries
 
     @invariant()
     def what_is_under_way_goes_on(self) -> None:
@@ -238,4 +272,4 @@ class Wakeups(RuleBasedStateMachine):
 
 
 TestWakeups = Wakeups.TestCase
-TestWakeups.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestWakeups.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -278,7 +278,7 @@ def test_a_client_that_speaks_during_the_probe_keeps_its_server(cut: int) -> Non
     assert stage.session.server_sent(replies[:cut], 1.0) == b""
     stage.play("C> Query y\n== active, owed Q")
     assert stage.session.server_sent(replies[cut:], 1.0) == b""
-    stage.play("!! KEEP\nS> CommandComplete y + ReadyForQuery I\n== idle, owed")
+    stage.play("!! BUSY\nS> CommandComplete y + ReadyForQuery I\n== idle, owed")
     assert stage.session.pins == {}
 
 
@@ -287,7 +287,7 @@ def test_its_reply_may_come_in_the_probes_last_chunk() -> None:
     stage.play("C> Query y")
     reply = said("S", "CommandComplete y + ReadyForQuery I")
     assert stage.session.server_sent(said("S", answer()) + reply, 1.0) == reply
-    stage.play("!! KEEP\n== idle, owed")
+    stage.play("!! BUSY\n== idle, owed")
 
 
 def test_half_a_message_goes_along_and_waits_for_its_rest() -> None:

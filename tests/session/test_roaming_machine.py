@@ -159,7 +159,7 @@ class World:
                 words, client.session.for_server = client.session.for_server, b""
                 self.tell(client, words)
             else:
-                assert command is Command.KEEP
+                assert command in (Command.KEEP, Command.BUSY)
 
     def say(self, client: Client, size: int) -> None:
         """The client's next bytes reach its session."""
