@@ -189,24 +189,33 @@ class Speaking(Session):
         if self.unsynced:
             self._mark(at)
         self._remember(text)
-        if self._statements.unnamed is not None:
-            if not self._statements.unnamed:
-                self._watch(_COMPLETIONS)  # to see that it is gone
-            self._statements.forget_unnamed()
+        if self._statements.unnamed is not None or self._statements.under_way:
+            self._unnamed_ends()
         if finding is not _NOTHING:
             self._alone = not (self.owed or self.unsynced)
             self._suspect(finding)
             self._make_way(finding, text, at)
+            if finding.copies:
+                self._expect_copy()
             if finding.must_end:
                 self._table = HELD
-            elif finding.copies:
-                self._table = COPYING
-                self._watching = True
             if finding.forgets and hides_deallocate(text):
                 self._statements.distrust()
         if end >= len(data):  # the rest is still to come
             self._opaque(at)
         return True
+
+    def _unnamed_ends(self) -> None:
+        """A Query destroys the unnamed statement."""
+        if self._statements.unnamed == b"":
+            self._watch(_COMPLETIONS)  # to see that it is gone
+        self._statements.query(self._batch)
+
+    def _expect_copy(self) -> None:
+        """The request at hand may begin a COPY FROM STDIN; ends that were sent before are not its."""
+        self._copy_ends.clear()
+        self._table = COPYING
+        self._watching = True
 
     def _examine(self, text: bytes) -> Finding:
         """What the text may do, to the session and to the count of replies."""
@@ -324,8 +333,8 @@ class Speaking(Session):
         if act == COPIES:
             self._edits.append((at, at, self._statements.before_copy(self._batch)))
             self._extended(now)
-            self._table = COPYING
             self._watch(TAGS)
+            self._expect_copy()
             return True
         if act == SPOILS:
             self._edits.append((at, at + 1, b"d"))

@@ -65,6 +65,7 @@ class Statements:
         "_judged",
         "_limit",
         "_pending",
+        "_queried",
         "_reads",
         "_shelf",
         "_size",
@@ -91,8 +92,14 @@ class Statements:
         self.forgetting = False  # DEALLOCATE ALL is under way: what is not there shall not be made
         self._deallocated: list[bytes] = []  # what SQL under way names
         self._anew: set[bytes] = set()  # what has been prepared behind that
+        self._queried = -1  # the batch of the last Query: it destroys the unnamed statement
         self.begun = False  # the Execute that `before_copy` stands in front of is what comes next
         self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
+
+    @property
+    def under_way(self) -> bool:
+        """Whether something is unanswered that an error would take back."""
+        return bool(self._pending)
 
     @property
     def immobile(self) -> bool:
@@ -339,8 +346,13 @@ class Statements:
             return Undo(b"")
         return Undo(b"", unnamed=(self.unnamed, self._unnamed, self.here.get(b"")))
 
+    def query(self, batch: int) -> None:
+        """A Query destroys the unnamed statement. (PostgreSQL, "Extended Query".)"""
+        self._queried = batch
+        self.forget_unnamed()
+
     def forget_unnamed(self) -> None:
-        """A Query destroys it. (PostgreSQL, "Extended Query".)"""
+        """There is no unnamed statement any more."""
         self.unnamed = None
         self.here.pop(b"", None)
 
@@ -414,16 +426,18 @@ class Statements:
             if undo is _NO_UNNAMED and ours:
                 self.here.pop(b"", None)  # the client's is as it was
             elif undo is not None:
-                self._take_back(undo)
+                self._take_back(undo, batch)
         return any(undo is not None and undo.mark for _, _, undo in skipped)
 
-    def _take_back(self, undo: Undo) -> None:
+    def _take_back(self, undo: Undo, batch: int) -> None:
         if undo.made is not None:
             self._unmake(undo.made)
         if undo.closed is not None:
             self._shelf.put_back(undo.closed)
         if undo.name is not None and any(u and u.name == undo.name for _, _, u in self._pending):
             return  # a later batch has said anew what the name stands for
+        if undo.unnamed is not None and self._queried > batch:
+            return  # a Query of a later batch has destroyed it, whatever comes of this one
         if undo.unnamed is not None:
             self.unnamed, self._unnamed, there = undo.unnamed
             self.here.pop(b"", None) if there is None else self.here.update({b"": there})

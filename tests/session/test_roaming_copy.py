@@ -333,3 +333,14 @@ def test_what_it_says_is_done_if_the_copy_had_failed_before() -> None:
         >S Query x
         S> {AGAIN}
         == idle, owed""")
+
+
+@pytest.mark.parametrize("begin", [BEGIN, f"Query {COPY}"])
+def test_an_end_before_the_copy_is_not_its_end(begin: str) -> None:
+    """PostgreSQL ignores it, and the COPY reads on: it ignores the Sync, and waits for data."""
+    stage = idle()
+    stage.session.client_sent(said("C", f"Parse '' x + CopyFail no + {begin}"), 1.0)
+    stage.session.server_sent(said("S", "CloseComplete + CopyInResponse 0"), 1.0)
+    assert stage.session.copying
+    stage.session.client_sent(said("C", "Sync"), 1.0)
+    assert b"S" not in stage.session.owed

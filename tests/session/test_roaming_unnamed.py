@@ -132,3 +132,12 @@ def test_it_may_be_found_pinned_by_its_own_prepare() -> None:
     stage.session.revoke(1.0)
     stage.play(f"S| {answer('prepared_statement s NULL')}\n!! KEEP")
     assert list(stage.session.pins) == [PinReason.PREPARED]
+
+
+def test_a_query_destroys_it_though_an_earlier_query_was_skipped() -> None:
+    """The error that skips the first one comes when the second one has been said already."""
+    stage = idle("C> Parse '' x\nS> ParseComplete")
+    stage.session.client_sent(said("C", "Execute nope + Query y + Sync + Query z"), 1.0)
+    stage.session.server_sent(said("S", f"{OOPS} + CommandComplete z + ReadyForQuery I"), 1.0)
+    sent = stage.session.client_sent(said("C", USED.format("''")), 1.0)
+    assert b"guardproxy_gone_" in sent
