@@ -212,7 +212,7 @@ class Speaking(Session):
         self._statements.query(self._batch)
 
     def _expect_copy(self) -> None:
-        """The request at hand may begin a COPY FROM STDIN; ends that were sent before are not its."""
+        """The request at hand may begin a COPY FROM STDIN. Ends sent before it are not its."""
         self._copy_ends.clear()
         self._table = COPYING
         self._watching = True
