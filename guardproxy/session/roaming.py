@@ -123,11 +123,14 @@ class Roaming(Speaking):
             return b""
         if Suspicion.ALL_SETTINGS in asked and self.backend is not None:
             self.backend.unsure = True
-        self._swallow(lambda replies, now: self._confessed(asked, replies, now))
+        last = self.last_request
+        self._swallow(lambda replies, now: self._confessed(asked, replies, now, last))
         return probe
 
-    def _confessed(self, asked: Suspicion, replies: list[Message], now: float) -> bytes:
-        self._belongings.answered(asked, replies, now, self.last_request)
+    def _confessed(
+        self, asked: Suspicion, replies: list[Message], now: float, last: bytes
+    ) -> bytes:
+        self._belongings.answered(asked, replies, now, last)
         if self._free:
             self._release(Command.RELEASE)
         else:

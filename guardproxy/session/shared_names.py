@@ -73,8 +73,8 @@ class SharedNames(Statements):
             return b""
         return self._made_as(name, stand_in(), batch)
 
-    def executes(self, text: bytes) -> list[Finding]:
-        """What the client's statements may do that SQL executes by name."""
+    def executes(self, text: bytes) -> list[tuple[Finding, bytes]]:
+        """What the client's statements may do that SQL executes by name, and their texts."""
         found = []
         for name in executed(text):
             finding = self.finding(name) if name in self.names else NOTHING
@@ -82,7 +82,7 @@ class SharedNames(Statements):
                 self._hidden = True
                 self.distrust()
             if finding is not NOTHING:
-                found.append(finding)
+                found.append((finding, self.text(name)))
         return found
 
     def _is_own(self, entry: Entry) -> bool:

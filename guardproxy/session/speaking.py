@@ -69,6 +69,7 @@ OF_LARGE_OBJECTS: Final = frozenset(
 )
 """What libpq's lo_* functions call: their descriptors end with the transaction. (pg_proc.dat)"""
 
+_FUNCTION_CALL: Final = b"(a function by its number, in a FunctionCall)"
 _NOTHING: Final = NOTHING  # mypyc looks up in a dict what is only imported
 _TOO_LONG: Final = Finding(pins=frozenset((PinReason.STATEMENT,)))
 
@@ -134,9 +135,9 @@ class Speaking(Session):
         """How many it has, by the names it gave them."""
         return len(self._statements.names)
 
-    def _suspect(self, finding: Finding, bind: bytes = b"") -> None:
+    def _suspect(self, finding: Finding, text: bytes, bind: bytes = b"") -> None:
         """A statement may do what its text says it may."""
-        self._belongings.suspect(finding, bind, self.last_request, self.since)
+        self._belongings.suspect(finding, bind, text, self.since)
         if finding.restores or finding.restores_local:
             self._ran = self._ran and bool(self._restore or self._restore_local)
             self._restore |= finding.restores
@@ -181,7 +182,7 @@ class Speaking(Session):
             self._statements.forget_unnamed()
         if finding is not _NOTHING:
             self._alone = not (self.owed or self.unsynced)
-            self._suspect(finding)
+            self._suspect(finding, text)
             self._make_way(finding, text, at)
             if finding.must_end:
                 self._table = HELD
@@ -193,7 +194,7 @@ class Speaking(Session):
 
     def _opaque(self, at: int) -> None:
         """A Query too long to wait for: what is in its end may be anything."""
-        self._suspect(OPAQUE)
+        self._suspect(OPAQUE, self.last_request)
         if not (self.unsynced and self.state is State.FAILED):
             self._in_front(b"", at)
         self._statements.distrust()
@@ -208,8 +209,8 @@ class Speaking(Session):
         if not concerns_statements(finding, text) or (failed and (self.unsynced or not runs)):
             return
         self._in_front(text, at, runs, bound)
-        for each in self._statements.executes(text) if runs else ():
-            self._suspect(each)
+        for each, its_text in self._statements.executes(text) if runs else ():
+            self._suspect(each, its_text)
             if each.must_end:
                 self._table = UP_TO_SYNC if bound or self.unsynced else HELD
 
@@ -329,7 +330,7 @@ class Speaking(Session):
         if self.state is not _ACTIVE:
             self.enter(Event.ASKED, now)
         if int.from_bytes(function, "big") not in OF_LARGE_OBJECTS:
-            self._suspect(ANYTHING)
+            self._suspect(ANYTHING, _FUNCTION_CALL)
         return True
 
     def _malformed(self, length: int, data: bytes, at: int) -> bool:
@@ -354,8 +355,9 @@ class Speaking(Session):
             name, there = cut, statements.here.get(cut)
         finding = statements.finding(name)
         if finding is not _NOTHING:  # what a statement may do, it may do each time
-            self._suspect(finding, data[at + HEADER_SIZE : at + length + 1])
-            self._make_way(finding, statements.text(name), at, bound=name)
+            text = statements.text(name)
+            self._suspect(finding, text, data[at + HEADER_SIZE : at + length + 1])
+            self._make_way(finding, text, at, bound=name)
             if finding.must_end:
                 self._table = UP_TO_SYNC
         if there != name and not self._where_it_is(length, data, at, start, stop, binds=True):
@@ -448,7 +450,7 @@ class Speaking(Session):
         finding = self._scan.examine(text) if glance(text, self._suspects) else _NOTHING
         if not whole:
             finding = replace(finding, suspicion=EVERYTHING)
-            self._suspect(_TOO_LONG)
+            self._suspect(_TOO_LONG, text)
         self._make_way(finding, text, at, runs=False)  # for the columns of EXECUTE
         alone = not self.unsynced
         self._alone = alone and not self.owed

@@ -35,6 +35,7 @@ from guardproxy.session.prepared import (
     statement,
     tick,
 )
+from guardproxy.wire.frames import HEADER_SIZE
 from guardproxy.wire.messages import PARAMETER_DESCRIPTION
 
 MAX_BYTES = 32 << 20
@@ -311,7 +312,7 @@ class Statements:
     def text(self, name: bytes) -> bytes:
         """Of a statement that the client has; what follows in the message comes with it."""
         if not name:
-            return self.unnamed or b""
+            return self.unnamed[HEADER_SIZE + 1 :] if self.unnamed else b""
         return self.names[name].statement.body if name in self.names else b""
 
     def parse_unnamed(self, whole: bytes, finding: Finding, batch: int, alone: bool) -> bytes:
