@@ -23,7 +23,13 @@ from guardproxy.session.acts import (
     UP_TO_SYNC,
 )
 from guardproxy.session.belongings import Belongings, Blind, Rules
-from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_bound
+from guardproxy.session.columns import (
+    DESCRIPTIONS,
+    asked_next,
+    asked_when_bound,
+    formats,
+    serves_any,
+)
 from guardproxy.session.commands import Command
 from guardproxy.session.glance import glance
 from guardproxy.session.pins import ANYTHING, EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
@@ -394,16 +400,21 @@ class Speaking(Session):
     ) -> bool:
         """The statement has another name on this server, or is not there yet.
 
-        False if the Bind must wait: the client does not ask for columns that may have changed.
+        False if the Bind must wait: the client does not ask for columns that may have changed, or
+        it would be wrong for others.
         """
         full = data[start:stop]
         name = key(full)
         first, there = self._statements.wanted(name, self._batch)
         if first:
             self._watch(_COMPLETIONS)
-        uncertain = binds and self._statements.uncertain(name, there)
-        if uncertain and not asked_next(data, at + length + 1):
-            return self._judge(first, there, data, at)
+        if binds and self._statements.uncertain(name, there, bool(first)):
+            end = at + length + 1
+            said = formats(data, stop + 1, end)
+            heals = asked_next(data, end) and serves_any(said, self._statements.text(name))
+            results = said.results if said is not None else 0
+            if not heals and (results > 1 or self._statements.was_told(name)):
+                return self._judge(first, there, data, at, results)
         if first and stop == start:
             self._table = UP_TO_SYNC  # what is unnamed then depends on how this ends
         if full is not name and there != name and there.endswith(name):  # errors name all of it
@@ -412,9 +423,9 @@ class Speaking(Session):
             self._rename(first, at, length, start, stop, there)
         return True
 
-    def _judge(self, first: bytes, there: bytes, data: bytes, at: int) -> bool:
+    def _judge(self, first: bytes, there: bytes, data: bytes, at: int, results: int) -> bool:
         """See what it is there, before it is run: the Bind at `at` and all behind it waits."""
-        first += self._statements.judge(there, self._batch) + messages.FLUSH_MESSAGE
+        first += self._statements.judge(there, self._batch, results) + messages.FLUSH_MESSAGE
         self._edits.append((at, at, first))
         self._watch(_COMPLETIONS)
         self._asking = self._table
