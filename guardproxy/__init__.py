@@ -52,8 +52,9 @@ Imports point down only, and rooms of one floor that are folders never import ea
                                 prepared: those on a server; columns: what it was told of their
                                 types
                  backend        what is known of one server between two sessions
-                 suspicion      what a statement's text may do (verbs, tokens); glance: whether it
-                                must be read at all: HOT; pins: what it has done, asked of a server
+                 suspicion      what a statement's text may do (reading, verbs, tokens);
+                                glance: whether it must be read at all: HOT; pins: what it has
+                                done, asked of a server
                  login          a client's way in; conversations: what we say to a server ourselves
                  statement      what can be told from a statement's text
                  desk           an operator's conversation; sentences: what is typed; answers:

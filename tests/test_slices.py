@@ -16,8 +16,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CHECKED_ITSELF = {"wire/frames": ["data[start:stop]"]}
-"""The body of `between`, which compares the two."""
+CHECKED_ITSELF = {
+    "wire/frames": ["data[start:stop]"],
+    "session/reading": ["text[at:min(at + _BLOCK, most)]", "text[start:end]"],
+    "session/tokens": [
+        "text[at:inside]",
+        "text[found.end():end - len(value)]",
+        "value[1:-1]",
+        "value.lstrip('eE')[1:-1]",
+    ],
+}
+"""The body of `between`, which compares the two; and slices of str, which are empty then in machine
+code too (PyUnicode_Substring)."""
 
 Sum = Counter[str]
 """What is added up, by its source text; the number itself is under ""."""

@@ -95,11 +95,16 @@ class Pin:
     statement: str
 
 
+Causes = dict[PinReason, tuple[float, bytes]]
+"""For each reason to stay when a statement was executed that may have given it, and which."""
+
+
 class Belongings:
     """`known` is what the client was told at login: the ParameterStatus values."""
 
     __slots__ = (
         "_asked",
+        "_asked_causes",
         "_causes",
         "_learning",
         "_names",
@@ -128,7 +133,9 @@ class Belongings:
         self._tries = 0  # probes that failed, one after the other
         self.local: set[str] = set()  # of settings that are others until the transaction ends
         self._learning = False  # they are being read back
-        self._causes: dict[PinReason, tuple[float, bytes]] = {}  # when and what may have pinned it
+        # When and by which statement it may have been pinned, since it was last asked about that.
+        self._causes: Causes = {}
+        self._asked_causes: Causes = {}  # those that the probe under way is about
         self._probe = probe
 
     @property
@@ -179,14 +186,15 @@ class Belongings:
             self.suspicion |= Suspicion.SETTINGS
             self._names |= names
 
-    def suspect(self, finding: Finding, bind: bytes, statement: bytes, now: float) -> None:
-        """A statement is executed that may do what its text says it may."""
+    def suspect(self, finding: Finding, bind: bytes, text: bytes, now: float) -> None:
+        """Note what a text that is executed may do; `bind` is the body of its Bind, if any."""
         for reason in finding.pins:
-            self._pin(reason, statement, now)
+            self._pin(reason, pins.cause(finding, reason, text), now)
         self.suspicion |= finding.suspicion
         self._names |= finding.settings
         self._tries = 0
         self.local |= finding.local
+        statement = text[: pins.SHOWN_BYTES]
         for number in finding.bound_settings:
             name = messages.bound_text(bind, number)
             if name is None:
@@ -194,10 +202,14 @@ class Belongings:
             elif name:
                 self._touched(name, statement, now)
         for reason in pins.reasons(finding.suspicion):
-            if reason not in self._causes or pins.is_likely(reason, statement):
-                self._causes[reason] = now, statement
+            self._note_cause(reason, now, pins.cause(finding, reason, text))
         if self._probe == "never":
-            self._believe_text(statement, now)
+            self._believe_text(finding, text, now)
+
+    def _note_cause(self, reason: PinReason, since: float, statement: bytes) -> None:
+        """Keep the last statement that looks like the cause, else the first one that may be it."""
+        if reason not in self._causes or pins.is_likely(reason, statement):
+            self._causes[reason] = since, statement
 
     def _touched(self, name: str, statement: bytes, now: float) -> None:
         """A setting whose name the text does not have; not all can be carried along."""
@@ -208,12 +220,12 @@ class Belongings:
         for reason in found.pins:
             self._pin(reason, statement, now)
 
-    def _believe_text(self, statement: bytes, now: float) -> None:
+    def _believe_text(self, finding: Finding, text: bytes, now: float) -> None:
         """Without a probe, what may be is."""
         for reason in pins.reasons(self.suspicion & ~Suspicion.ALL_SETTINGS):
-            self._pin(reason, statement, now)
+            self._pin(reason, pins.cause(finding, reason, text), now)
         if self.suspicion & (Suspicion.SETTINGS | Suspicion.ALL_SETTINGS | Suspicion.ROLE):
-            self._pin(PinReason.SETTING, statement, now)
+            self._pin(PinReason.SETTING, pins.cause(finding, PinReason.SETTING, text), now)
         self.suspicion = Suspicion(0)
 
     def _pin(self, reason: PinReason, statement: bytes, now: float) -> None:
@@ -245,6 +257,7 @@ class Belongings:
         self._asked, self._names = self._names.union(custom), set()
         self.suspicion = Suspicion(0)
         self._learning = True
+        self._asked_causes, self._causes = self._causes, {}
         row = (pins.array(self._asked),)
         return suspicion, messages.run_apart(pins.probe(suspicion), [row])
 
@@ -253,15 +266,20 @@ class Belongings:
     ) -> None:
         """The server's answer; `last` is the last statement before it was asked.
 
+        The client may have said more since. That is not the cause of anything found here, and what
+        it may have done is the next question's.
+
         Raises ProtocolViolation if it is none: what is on that server is not known then.
         """
         self._learning = False
+        causes, self._asked_causes = self._asked_causes, {}
         rows: list[list[str | None]] = []
         for kind, body in replies:
             if kind == DATA_ROW:
                 rows.append(messages.parse_data_row(body))
             elif kind == ERROR:
                 self._not_answered(asked, messages.parse_fields(body).get("M", ""), now)
+                self._keep_causes(causes)
                 return
         self._tries = 0
         try:
@@ -274,7 +292,6 @@ class Belongings:
         self._learn(settings, asked)
         for reason in pins.reasons(asked) - found | {PinReason.UNKNOWN}:
             self.pins.pop(reason, None)
-        causes, self._causes = self._causes, {}
         for reason in found:
             since, statement = causes.get(reason, (now, last))
             self._pin(reason, statement, since)
@@ -286,6 +303,12 @@ class Belongings:
         if self._tries < MOST_TRIES:
             self.suspicion |= asked
             self._names |= self._asked
+
+    def _keep_causes(self, earlier: Causes) -> None:
+        """The probe failed: its causes come before those that have been noted since."""
+        later, self._causes = self._causes, earlier
+        for reason, (since, statement) in later.items():
+            self._note_cause(reason, since, statement)
 
     def _learn(self, found: Mapping[str, str | None], asked: Suspicion) -> None:
         """Settings as the server has them now."""

@@ -50,7 +50,8 @@ def _after(gap: str) -> str:
 
 
 _CALLED: Final = re.compile(
-    rf"""\( (?: {_after("")} | {_after("[ ]")} | {_after('"')} | {_after('"[ ]')}
+    rf"""\( (?<! ,\( ) (?<! ,[ ]\( )
+      (?: {_after("")} | {_after("[ ]")} | {_after('"')} | {_after('"[ ]')}
           | (?<=[ \t\n\r\f\v/][ ]\()
           | (?<=[\t\n\r\f\v/]\() )""",
     re.VERBOSE,
@@ -62,11 +63,11 @@ def glance(text: bytes, suspects: tuple[str, ...] = ()) -> bool:
 
     `suspects` are names of functions that may do anything, in small letters.
     """
-    lowered = text.decode("latin-1").lower()
+    lowered = text.lower().decode("latin-1")
     updates = False if lowered.startswith("select") else _USUAL.get(lowered[:6])
     if updates is None:
-        front = _FRONT.match(lowered)
-        if front is None:
+        front = _FRONT.match(lowered, 0, _LONG)
+        if front is None or front.end() > _LONG - _ROOM:
             return True
         if "local" in lowered and (_to_default(lowered) or _DECISIVE(lowered)):
             return True
@@ -74,19 +75,37 @@ def glance(text: bytes, suspects: tuple[str, ...] = ()) -> bool:
             return True  # not for what it leaves behind, but for how its Syncs are answered
         lowered = lowered[front.end() :]
         updates = lowered[0] in "uwc"  # or COPY, or WITH
+    at = lowered.find(";") + 1
+    if 0 < at < len(lowered) and not lowered[at:].isspace():
+        return True
     if "into" in lowered and not lowered.startswith(("insert", "merge")):
         return True  # SELECT INTO
-    if "(" in lowered and _CALLED(lowered) and any(call in lowered for call in CALLS):
+    if "(" in lowered and _calls(lowered):
         return True
     if updates and "pg_settings" in lowered:
         return True
     if "&" in lowered and '&"' in lowered:
         return True  # U&"\0073et_config"
-    if suspects and any(name in lowered for name in suspects):
-        return True
-    at = lowered.find(";") + 1
-    return 0 < at < len(lowered) and not lowered[at:].isspace()
+    return bool(suspects) and (
+        len(lowered) * len(suspects) > _MOST_WORK or any(name in lowered for name in suspects)
+    )
 
+
+def _calls(lowered: str) -> bool:
+    """Whether a function may be called that changes a session."""
+    if len(lowered) > _LONG and lowered.count("(") > _MOST_CALLS:
+        return any(call in lowered for call in CALLS)
+    return _CALLED(lowered) is not None and any(call in lowered for call in CALLS)
+
+
+_LONG: Final = 8 * 1024
+"""Characters in which a statement must have begun: more may be comments made to be slow."""
+_ROOM: Final = 200
+"""The longest of what _FRONT looks for behind the gap."""
+_MOST_CALLS: Final = 10_000
+"""Parentheses that are looked at one by one."""
+_MOST_WORK: Final = 8 << 20
+"""Characters times names of suspects."""
 
 _DECISIVE: Final = re.compile("|".join(sorted(DECISIVE | {"schema", "xml"}))).search
 

@@ -10,8 +10,8 @@ import enum
 import functools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 
 class PinReason(enum.StrEnum):
@@ -53,9 +53,22 @@ class Suspicion(enum.IntFlag):
 
 
 NONE = Suspicion(0)
+MOST_PARTS: Final = 100
+"""Statements of one text that are kept to name the cause of a pin."""
+SHOWN_BYTES: Final = 256
+"""Bytes of a statement that are kept for people to read."""
 ALL = "*"
 """Instead of the names of settings."""
 EVERYTHING: Final = ~NONE
+
+
+class Part(NamedTuple):
+    """A statement of a text, from byte `start` to `end`, and its own share of the finding."""
+
+    start: int
+    end: int
+    suspicion: Suspicion
+    pins: frozenset[PinReason]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,8 @@ class Finding:
     """DEALLOCATE, DISCARD ALL: protocol-level statements may be gone."""
     local: frozenset[str] = frozenset()
     """By SET LOCAL: settings by which statements are read, or "" for any."""
+    parts: tuple[Part, ...] = field(default=(), compare=False)
+    """The suspicious statements of a text that has several, as many as MOST_PARTS."""
     copies: bool = False
     """It may be a COPY FROM STDIN."""
 
@@ -204,7 +219,24 @@ _HALLMARKS = {
 
 def is_likely(reason: PinReason, statement: bytes) -> bool:
     """Whether this statement, of those that may have pinned it for this, looks like the one."""
-    return _HALLMARKS[reason].search(statement) is not None
+    hallmark = _HALLMARKS.get(reason)
+    return hallmark is not None and hallmark.search(statement) is not None
+
+
+def cause(finding: Finding, reason: PinReason, text: bytes) -> bytes:
+    """The beginning of the statement of this text that may pin its session for this reason.
+
+    Of several statements, the last one that looks like it; else the first one that may.
+    """
+    found = -1, -1
+    for part in finding.parts:
+        may_be = reason in part.pins or reason in reasons(part.suspicion)
+        if may_be and (found[0] < 0 or is_likely(reason, text[part.start : part.end])):
+            found = part.start, part.end
+    if found[0] < 0:
+        return text[:SHOWN_BYTES]
+    start, end = found
+    return text[start : min(end, start + SHOWN_BYTES)].rstrip(b"; \t\r\n")
 
 
 @functools.cache

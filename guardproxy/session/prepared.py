@@ -89,24 +89,30 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Mine:
-    """A statement of the client's, when it had it prepared, and what it was told of its types."""
+    """A statement of the client's, when it had it prepared, and what it was told of its types.
+
+    `made` is when that was made on a server: that one it has seen accepted by its own Parse.
+    """
 
     statement: Statement
     born: int
     shape: Shape = UNKNOWN
+    made: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Lesson:
     """A Describe: what it tells of a statement on a server, and `mine`, who is told; or nobody is.
 
-    That of a portal does not tell the parameters. Without an `entry` there is nothing to learn.
+    That of a portal does not tell the parameters. Without an `entry` there is nothing to learn, but
+    for the unnamed statement, which is on no shelf.
     """
 
     entry: Entry | None
     mine: Mine | None
     portal: bool = False
     parameters: int = 0
+    unnamed: bool = False
 
 
 class Undo(NamedTuple):

@@ -15,7 +15,7 @@ from guardproxy.errors import ProtocolViolation
 from guardproxy.session.acts import COPYING, HELD, HOLDS, ROAMING, SPOILED, UP_TO_SYNC
 from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
-from guardproxy.session.columns import DESCRIPTIONS
+from guardproxy.session.columns import DESCRIPTIONS, formats, serves_any
 from guardproxy.session.commands import Command, Parting
 from guardproxy.session.parameters import (
     PLANNED_BY,
@@ -35,6 +35,7 @@ from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
 from guardproxy.wire.frames import HEADER_SIZE, Message, between, header
 from guardproxy.wire.messages import (
+    BIND,
     CLOSE,
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
@@ -129,11 +130,14 @@ class Roaming(Speaking):
             return b""
         if Suspicion.ALL_SETTINGS in asked and self.backend is not None:
             self.backend.unsure = True
-        self._swallow(lambda replies, now: self._confessed(asked, replies, now))
+        last = self.last_request
+        self._swallow(lambda replies, now: self._confessed(asked, replies, now, last))
         return probe
 
-    def _confessed(self, asked: Suspicion, replies: list[Message], now: float) -> bytes:
-        self._belongings.answered(asked, replies, now, self.last_request)
+    def _confessed(
+        self, asked: Suspicion, replies: list[Message], now: float, last: bytes
+    ) -> bytes:
+        self._belongings.answered(asked, replies, now, last)
         if self._free:
             self._release(Command.RELEASE)
         else:
@@ -368,18 +372,28 @@ class Roaming(Speaking):
         """Whether the client has heard nothing yet in answer to a batch that stands alone.
 
         Then it was rolled back as a whole, and may be said again; but only if it asks for the
-        columns too, for else the client takes them to be what they were.
+        columns too, for else the client takes them to be what they were. A Bind with a format for
+        each column takes them so in any case.
         """
         nothing_before = at == sum(end - start for start, end, _ in self._edits)
         alone = self.owed == b"S" and not (self.unsynced or self._client_tail or self._client_skip)
         said = (self.sent, self.received)
-        return alone and nothing_before and said == self._said and asks_columns(self._repeatable)
+        unheard = alone and nothing_before and said == self._said
+        return unheard and asks_columns(self._repeatable) and self._means_the_same()
+
+    def _means_the_same(self) -> bool:
+        """Whether the batch begins with a Bind that serves the columns that there are now."""
+        batch = self._repeatable
+        if batch[0] != BIND:
+            return False
+        start = batch.index(b"\0", batch.index(b"\0", HEADER_SIZE) + 1) + 1
+        said = formats(batch, start, header(batch, 0)[1] + 1)
+        return serves_any(said, self._statements.text(_bound(batch)))
 
     def _repeat(self, at: int) -> None:
         """Say the batch again; a table has changed, and the statement must be made again first."""
         batch, self._repeatable, self._repeating = self._repeatable, b"", False
-        portal = batch.index(b"\0", HEADER_SIZE) + 1
-        self._statements.stale(key(between(batch, portal, batch.index(b"\0", portal))))
+        self._statements.stale(_bound(batch))
         self._edits.append((at, at + HEADER_SIZE + 1, b""))
         self._resume(batch)
         self._repeatable = b""  # once is enough
@@ -425,6 +439,12 @@ class Roaming(Speaking):
     def _setup_answered(self, replies: list[Message], now: float) -> bytes:
         super()._setup_answered(replies, now)
         return self._belongings.news(replies)
+
+
+def _bound(batch: bytes) -> bytes:
+    """The statement of the Bind that a batch begins with."""
+    start = batch.index(b"\0", HEADER_SIZE) + 1
+    return key(between(batch, start, batch.index(b"\0", start)))
 
 
 def asks_columns(batch: bytes) -> bool:

@@ -16,8 +16,7 @@ from guardproxy.session.statement import (
     deallocated,
     executed,
     hides_deallocate,
-    mentioned,
-    prepared,
+    names_in,
 )
 from guardproxy.session.statements import Statements, stand_in
 
@@ -52,18 +51,21 @@ class SharedNames(Statements):
         statement that is `bound` may drop itself.
         """
         first = b"".join(self._close(e, batch) for e in self._shelf.all() if not self._is_own(e))
-        dropped, taken = deallocated(text), prepared(text)
-        run = executed(text) + [name for name in dropped if name == bound]
+        names = names_in(text)
+        run = [*names.executed, *(name for name in names.deallocated if name == bound)]
         if quiet:
-            run += sorted(mentioned(text).difference(taken))
+            run += sorted(names.mentioned.difference(names.prepared))
         if not self.forgetting:
-            for name in dict.fromkeys(run + dropped + taken):
+            for name in dict.fromkeys([*run, *names.deallocated, *names.prepared]):
                 if name in self.names and name not in self._deallocated:
                     first += self._named_there(name, batch, name in run, failed)
         self._by_sql = True
+        if names.crowded:  # some are not known
+            self._hidden = True
+            self.distrust()
         if runs:
-            self._deallocated += dropped
-            self._anew.difference_update(dropped)
+            self._deallocated += names.deallocated
+            self._anew.difference_update(names.deallocated)
         return first
 
     def _named_there(self, name: bytes, batch: int, runs: bool, failed: bool) -> bytes:
@@ -73,8 +75,8 @@ class SharedNames(Statements):
             return b""
         return self._made_as(name, stand_in(), batch)
 
-    def executes(self, text: bytes) -> list[Finding]:
-        """What the client's statements may do that SQL executes by name."""
+    def executes(self, text: bytes) -> list[tuple[Finding, bytes]]:
+        """What the client's statements may do that SQL executes by name, and their texts."""
         found = []
         for name in executed(text):
             finding = self.finding(name) if name in self.names else NOTHING
@@ -82,7 +84,7 @@ class SharedNames(Statements):
                 self._hidden = True
                 self.distrust()
             if finding is not NOTHING:
-                found.append(finding)
+                found.append((finding, self.text(name)))
         return found
 
     def _is_own(self, entry: Entry) -> bool:

@@ -28,7 +28,13 @@ from guardproxy.session.acts import (
     UP_TO_SYNC,
 )
 from guardproxy.session.belongings import Belongings, Blind, Rules
-from guardproxy.session.columns import DESCRIPTIONS, asked_next, asked_when_bound
+from guardproxy.session.columns import (
+    DESCRIPTIONS,
+    asked_next,
+    asked_when_bound,
+    formats,
+    serves_any,
+)
 from guardproxy.session.commands import Command
 from guardproxy.session.glance import glance
 from guardproxy.session.pins import ANYTHING, EVERYTHING, NOTHING, OPAQUE, Finding, PinReason
@@ -77,6 +83,7 @@ OF_LARGE_OBJECTS: Final = frozenset(
 )
 """What libpq's lo_* functions call: their descriptors end with the transaction. (pg_proc.dat)"""
 
+_FUNCTION_CALL: Final = b"(a function by its number, in a FunctionCall)"
 _NOTHING: Final = NOTHING  # mypyc looks up in a dict what is only imported
 _TOO_LONG: Final = Finding(pins=frozenset((PinReason.STATEMENT,)))
 
@@ -148,9 +155,9 @@ class Speaking(Session):
         """How many it has, by the names it gave them."""
         return len(self._statements.names)
 
-    def _suspect(self, finding: Finding, bind: bytes = b"") -> None:
+    def _suspect(self, finding: Finding, text: bytes, bind: bytes = b"") -> None:
         """A statement may do what its text says it may."""
-        self._belongings.suspect(finding, bind, self.last_request, self.since)
+        self._belongings.suspect(finding, bind, text, self.since)
         if finding.restores or finding.restores_local:
             self._ran = self._ran and bool(self._restore or self._restore_local)
             self._restore |= finding.restores
@@ -193,7 +200,7 @@ class Speaking(Session):
             self._unnamed_ends()
         if finding is not _NOTHING:
             self._alone = not (self.owed or self.unsynced)
-            self._suspect(finding)
+            self._suspect(finding, text)
             self._make_way(finding, text, at)
             if finding.copies:
                 self._expect_copy()
@@ -224,7 +231,7 @@ class Speaking(Session):
 
     def _opaque(self, at: int) -> None:
         """A Query too long to wait for: what is in its end may be anything."""
-        self._suspect(OPAQUE)
+        self._suspect(OPAQUE, self.last_request)
         if not (self.unsynced and self.state is State.FAILED):
             self._in_front(b"", at)
         self._statements.distrust()
@@ -239,8 +246,8 @@ class Speaking(Session):
         if not concerns_statements(finding, text) or (failed and (self.unsynced or not runs)):
             return
         self._in_front(text, at, runs, bound)
-        for each in self._statements.executes(text) if runs else ():
-            self._suspect(each)
+        for each, its_text in self._statements.executes(text) if runs else ():
+            self._suspect(each, its_text)
             if each.must_end:
                 self._table = self._up_to_sync if bound or self.unsynced else HELD
 
@@ -398,7 +405,7 @@ class Speaking(Session):
         if self.state is not _ACTIVE:
             self.enter(Event.ASKED, now)
         if int.from_bytes(function, "big") not in OF_LARGE_OBJECTS:
-            self._suspect(ANYTHING)
+            self._suspect(ANYTHING, _FUNCTION_CALL)
         return True
 
     def _malformed(self, length: int, data: bytes, at: int) -> bool:
@@ -424,8 +431,9 @@ class Speaking(Session):
             name, there = cut, statements.here.get(cut)
         finding = statements.finding(name)
         if finding is not _NOTHING:  # what a statement may do, it may do each time
-            self._suspect(finding, between(data, at + HEADER_SIZE, at + length + 1))
-            self._make_way(finding, statements.text(name), at, bound=name)
+            text = statements.text(name)
+            self._suspect(finding, text, between(data, at + HEADER_SIZE, at + length + 1))
+            self._make_way(finding, text, at, bound=name)
             if finding.copies:
                 self._usual, self._up_to_sync = COPY_BOUND, COPY_BOUND_UP_TO_SYNC
                 self._table = self._up_to_sync if self._table is UP_TO_SYNC else self._usual
@@ -465,16 +473,21 @@ class Speaking(Session):
     ) -> bool:
         """The statement has another name on this server, or is not there yet.
 
-        False if the Bind must wait: the client does not ask for columns that may have changed.
+        False if the Bind must wait: the client does not ask for columns that may have changed, or
+        it would be wrong for others.
         """
         full = between(data, start, stop)
         name = key(full)
         first, there = self._statements.wanted(name, self._batch)
         if first:
             self._watch(_COMPLETIONS)
-        uncertain = binds and self._statements.uncertain(name, there)
-        if uncertain and not asked_next(data, at + length + 1):
-            return self._judge(first, there, data, at)
+        if binds and self._statements.uncertain(name, there, bool(first)):
+            end = at + length + 1
+            said = formats(data, stop + 1, end)
+            heals = asked_next(data, end) and serves_any(said, self._statements.text(name))
+            results = said.results if said is not None else 0
+            if not heals and (results > 1 or self._statements.was_told(name)):
+                return self._judge(first, there, data, at, results)
         if first and stop == start:
             self._table = self._up_to_sync  # what is unnamed then depends on how this ends
         if full is not name and there != name and there.endswith(name):  # errors name all of it
@@ -483,9 +496,9 @@ class Speaking(Session):
             self._rename(first, at, length, start, stop, there)
         return True
 
-    def _judge(self, first: bytes, there: bytes, data: bytes, at: int) -> bool:
+    def _judge(self, first: bytes, there: bytes, data: bytes, at: int, results: int) -> bool:
         """See what it is there, before it is run: the Bind at `at` and all behind it waits."""
-        first += self._statements.judge(there, self._batch) + messages.FLUSH_MESSAGE
+        first += self._statements.judge(there, self._batch, results) + messages.FLUSH_MESSAGE
         self._edits.append((at, at, first))
         self._watch(_COMPLETIONS)
         self._asking = self._table
@@ -522,7 +535,7 @@ class Speaking(Session):
         finding = self._examine(text) if glance(text, self._suspects) else _NOTHING
         if not whole:
             finding = replace(finding, suspicion=EVERYTHING, copies=True)
-            self._suspect(_TOO_LONG)
+            self._suspect(_TOO_LONG, text)
         self._make_way(finding, text, at, runs=False)  # for the columns of EXECUTE
         alone = not self.unsynced
         self._alone = alone and not self.owed

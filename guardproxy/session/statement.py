@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Final, NamedTuple
 
 from guardproxy.session.pins import Finding, Suspicion
 from guardproxy.session.tokens import Kind, Reader, Token, Unreadable
+from guardproxy.wire.frames import between
 from guardproxy.text import decoded
 
 SHOWN = 120
@@ -79,10 +81,10 @@ _SPACE = re.compile(r"\s")  # PostgreSQL's, and what breaks a line in Unicode
 def waiting_request(backlog: bytes, length: int) -> bytes:
     """The beginning of the statement that a client without a server waits with; b"" if none."""
     if backlog[:1] == b"Q":
-        return backlog[5 : 5 + length]
+        return between(backlog, 5, 5 + length)
     if backlog[:1] == b"P":
         start = backlog.find(b"\0", 5) + 1
-        return backlog[start : start + length] if start else b""
+        return between(backlog, start, start + length) if start else b""
     return b""
 
 
@@ -133,22 +135,31 @@ def _spelled(name: Token, reader: Reader) -> bytes:
 
 def identifier(spelled: bytes) -> bytes:
     """An SQL identifier's own name: quoted as it is, else folded to lower case."""
-    return spelled[1:-1].replace(b'""', b'"') if spelled[:1] == b'"' else spelled.lower()
+    return (
+        between(spelled, 1, len(spelled) - 1).replace(b'""', b'"')
+        if spelled[:1] == b'"'
+        else spelled.lower()
+    )
 
 
-_BY_NAME = re.compile(rb"(?i)execute|deallocate|prepare")
 _IDENTIFIER = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][\w$\x80-\xff]*')
 # Nothing is tried twice, and a comment has an end: the text may be long, and made to be slow.
 _GAP = rb"(?: \s | --[^\n]{0,999}+\n | /\*(?:(?!\*/).){0,999}+\*/ )"
 _NAME = rb'( "(?:[^"]|"")+" | [a-z_\x80-\xff][\w$\x80-\xff]* )'
 _DEALLOCATE, _EXECUTE, _PREPARE = (
-    re.compile(rb"(?isx)" + words.replace(b" ", _GAP) + _NAME)
-    for words in (
-        rb"\bdeallocate ++(?:prepare ++)?+(?!all\b)",
-        rb"\bexecute ++",
-        rb"\bprepare ++",
+    (word, re.compile(rb"(?isx)" + words.replace(b" ", _GAP) + _NAME))
+    for word, words in (
+        (b"deallocate", rb"\bdeallocate ++(?:prepare ++)?+(?!all\b)"),
+        (b"execute", rb"\bexecute ++"),
+        (b"prepare", rb"\bprepare ++"),
     )
 )
+MOST_NAMED = 200
+"""Places of one word in a text behind which a name is looked for."""
+_NEAR = 2048
+"""Bytes behind it in which the name must end."""
+MOST_MENTIONED = 16 * 1024
+"""Bytes of a text in which all names are looked for."""
 _KEY = 63
 """Bytes of a name that count. (NAMEDATALEN; what comes behind them is cut off.)"""
 
@@ -158,39 +169,90 @@ def key(name: bytes) -> bytes:
     return name if len(name) <= _KEY else name[:_KEY]
 
 
-_DO, _DEALLOCATES = (re.compile(rb"(?i)\b%b\b" % word) for word in (b"do", b"deallocate"))
+_DO = re.compile(rb"do(?<![\w$]do)(?![\w$])")
+_MOST_DO = 1_000
 
 
 def hides_deallocate(text: bytes) -> bool:
     """Whether it may be in code, where no tag tells of it."""
-    code = _DO.search(text)
-    return code is not None and _DEALLOCATES.search(text, code.end()) is not None
+    lowered = text.lower()
+    last = lowered.rfind(b"deallocate")
+    if last < 0:
+        return False
+    return lowered.count(b"do", 0, last) > _MOST_DO or _DO.search(lowered, 0, last) is not None
 
 
 def concerns_statements(finding: Finding, text: bytes) -> bool:
     """Whether SQL prepares, executes or deallocates by name."""
-    return Suspicion.PREPARED in finding.suspicion and _BY_NAME.search(text) is not None
+    return Suspicion.PREPARED in finding.suspicion and names_in(text) is not NO_NAMES
 
 
-def deallocated(text: bytes) -> list[bytes]:
+class Names(NamedTuple):
+    """The names of statements that stand in a text, in order, with what is done to them there."""
+
+    deallocated: tuple[bytes, ...] = ()
+    executed: tuple[bytes, ...] = ()
+    prepared: tuple[bytes, ...] = ()
+    mentioned: frozenset[bytes] = frozenset()
+    """All names there are, but for those that DEALLOCATE has; none of a long text."""
+    crowded: bool = False
+    """Whether there are more than are looked for."""
+
+
+NO_NAMES: Final = Names()
+
+
+@lru_cache(maxsize=1)  # it is asked several times for the text at hand
+def names_in(text: bytes) -> Names:
+    """The names of statements in it; NO_NAMES if nothing is done to any."""
+    lowered = text.lower()
+    counts = [lowered.count(word) for word in (b"execute", b"deallocate", b"prepare")]
+    if not any(counts):
+        return NO_NAMES
+    dropped = _named(_DEALLOCATE, text, lowered)
+    prepared = [  # not by DEALLOCATE PREPARE
+        name
+        for at, _, name in _named(_PREPARE, text, lowered)
+        if not any(start <= at < end for start, end, _ in dropped)
+    ]
+    mentioned: set[bytes] = set()
+    at = 0
+    if len(text) <= MOST_MENTIONED:
+        for start, end, _ in [*dropped, (len(text), 0, b"")]:
+            mentioned.update(key(identifier(name)) for name in _IDENTIFIER.findall(text, at, start))
+            at = end
+    return Names(
+        tuple(name for _, _, name in dropped),
+        tuple(name for _, _, name in _named(_EXECUTE, text, lowered)),
+        tuple(prepared),
+        frozenset(mentioned),
+        max(counts) > MOST_NAMED,
+    )
+
+
+Named = tuple[int, int, bytes]
+"""Where a word begins that has a statement's name behind it, where that ends, and the name."""
+
+
+def _named(rule: tuple[bytes, re.Pattern[bytes]], text: bytes, lowered: bytes) -> list[Named]:
+    word, pattern = rule
+    found: list[Named] = []
+    at = lowered.find(word)
+    for _ in range(MOST_NAMED):
+        if at < 0:
+            break
+        match = pattern.match(text, at, at + _NEAR)
+        if match is not None:
+            found.append((at, match.end(), key(identifier(match[1]))))
+        at = lowered.find(word, match.end() if match is not None else at + len(word))
+    return found
+
+
+def deallocated(text: bytes) -> tuple[bytes, ...]:
     """The names that DEALLOCATE has there, in order."""
-    return _keys(_DEALLOCATE, text)
+    return names_in(text).deallocated
 
 
-def executed(text: bytes) -> list[bytes]:
+def executed(text: bytes) -> tuple[bytes, ...]:
     """The names that EXECUTE has there."""
-    return _keys(_EXECUTE, text)
-
-
-def prepared(text: bytes) -> list[bytes]:
-    """The names that PREPARE has there."""
-    return _keys(_PREPARE, _DEALLOCATE.sub(b"", text))
-
-
-def mentioned(text: bytes) -> set[bytes]:
-    """All names that stand there, but for those that DEALLOCATE has."""
-    return set(_keys(_IDENTIFIER, _DEALLOCATE.sub(b"", text)))
-
-
-def _keys(pattern: re.Pattern[bytes], text: bytes) -> list[bytes]:
-    return [key(identifier(name)) for name in pattern.findall(text)]
+    return names_in(text).executed

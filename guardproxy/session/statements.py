@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from guardproxy.errors import TooManyStatements
-from guardproxy.session.columns import Shape, describe, of_columns, of_parameters
+from guardproxy.session.columns import UNKNOWN, describe, of, of_parameters
 from guardproxy.session.columns import changed as otherwise
 from guardproxy.session.pins import NOTHING, Finding
 from guardproxy.session.prepared import (
@@ -35,6 +35,7 @@ from guardproxy.session.prepared import (
     statement,
     tick,
 )
+from guardproxy.wire.frames import HEADER_SIZE
 from guardproxy.wire.messages import PARAMETER_DESCRIPTION
 
 MAX_BYTES = 32 << 20
@@ -62,6 +63,7 @@ class Statements:
         "_anew",
         "_by_sql",
         "_deallocated",
+        "_formats",
         "_judged",
         "_limit",
         "_pending",
@@ -70,6 +72,7 @@ class Statements:
         "_shelf",
         "_size",
         "_unnamed",
+        "_unnamed_shape",
         "begun",
         "forgetting",
         "here",
@@ -83,6 +86,7 @@ class Statements:
         # The Parse message, as it came; empty if that is too long to carry.
         self.unnamed: bytes | None = None
         self._unnamed = NOTHING
+        self._unnamed_shape = UNKNOWN  # what the client was told of its types
         self._shelf = Shelf()
         self._limit = limit
         self._reads = reads
@@ -95,6 +99,7 @@ class Statements:
         self._queried = -1  # the batch of the last Query: it destroys the unnamed statement
         self.begun = False  # the Execute that `before_copy` stands in front of is what comes next
         self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
+        self._formats = 0  # so many for result columns it has
 
     @property
     def under_way(self) -> bool:
@@ -144,7 +149,7 @@ class Statements:
             return b"", entry.name if entry else gone(name)
         if entry is not None and entry is self._judged:
             self._judged = None
-            if otherwise(mine.shape, entry.shape):
+            if otherwise(mine.shape, entry.shape) or self._miscounts(mine, entry):
                 return b"", changed(name)
         elif entry is None or not serves(entry, mine) or self._doubtful(entry, batch):
             wanted = self._as_read_now(mine, name)
@@ -156,6 +161,14 @@ class Statements:
             self.here[name] = entry.name
         return b"", entry.name
 
+    def _miscounts(self, mine: Mine, entry: Entry) -> bool:
+        """Whether the Bind at hand has formats for other columns than there are on this server.
+
+        A client that was never told the columns knows them nevertheless, or is wrong. In doubt they
+        have changed: its driver asks then.
+        """
+        return not mine.shape.columns and self._formats not in (0, 1, entry.shape.number)
+
     def _as_read_now(self, mine: Mine, name: bytes) -> Statement:
         """The statement as it is if it is made now.
 
@@ -164,7 +177,7 @@ class Statements:
         old, reading = mine.statement, self._reads()
         if old.reading != reading and old.body:
             new = statement(old.body, old.finding, reading)
-            self.names[name] = Mine(new, mine.born, mine.shape)
+            self.names[name] = Mine(new, mine.born, mine.shape, mine.made)
             return new
         return old
 
@@ -177,19 +190,36 @@ class Statements:
         """
         mine = self.names.get(name)
         entry = self._shelf.find(mine.statement) if mine else None
-        lesson = Lesson(entry, mine if entry else None, portal)
+        lesson = Lesson(entry, mine if entry else None, portal, unnamed=not name)
         self._pending.append((batch, False, Undo(lesson=lesson)))
 
-    def uncertain(self, name: bytes, there: bytes) -> bool:
-        """Whether what has the name `there` on this server may have other types than it knows."""
-        mine, entry = self.names.get(name), self._shelf.named(there)
-        return mine is not None and entry is not None and otherwise(mine.shape, entry.shape)
+    def uncertain(self, name: bytes, there: bytes, anew: bool) -> bool:
+        """Whether what has the name `there` on this server may have other types than it knows.
 
-    def judge(self, there: bytes, batch: int) -> bytes:
+        A client may know them that was never told: those of what its own Parse has made. `anew`: it
+        is about to be made there.
+        """
+        if not name:
+            return anew and self._unnamed_shape != UNKNOWN
+        mine, entry = self.names.get(name), self._shelf.named(there)
+        if mine is None or entry is None:
+            return False
+        return otherwise(mine.shape, entry.shape) or not (
+            mine.shape.columns or entry.made == mine.made
+        )
+
+    def was_told(self, name: bytes) -> bool:
+        """Whether the client was told the statement's columns."""
+        mine = self.names.get(name)
+        return not name or (mine is not None and mine.shape.columns != 0)
+
+    def judge(self, there: bytes, batch: int, results: int) -> bytes:
         """What asks the server for its types; the client is not to hear of it."""
-        entry = self._shelf.named(there)
-        assert entry is not None
-        self._pending.append((batch, True, Undo(lesson=Lesson(entry, None))))
+        entry = self._shelf.named(there) if there else None
+        assert entry is not None or not there
+        self._formats = results
+        lesson = Lesson(entry, None, unnamed=entry is None)
+        self._pending.append((batch, True, Undo(lesson=lesson)))
         return describe(there)
 
     def told(self, kind: int, body: bytes, batch: int) -> tuple[bool, bool]:
@@ -205,9 +235,13 @@ class Statements:
         if not (lesson.parameters or lesson.portal):
             return False, False  # of another, earlier in the batch
         self._pending.popleft()
-        shape = Shape(lesson.parameters, of_columns(body))
+        shape = of(lesson.parameters, body)
         if lesson.entry is not None and not lesson.portal:
             lesson.entry.shape = shape
+        if lesson.unnamed and ours and otherwise(self._unnamed_shape, shape):
+            self.here[b""] = changed(b"")
+        elif lesson.unnamed and not ours:
+            self._unnamed_shape = shape
         if lesson.mine is not None:
             lesson.mine.shape = shape
         elif ours:
@@ -275,11 +309,12 @@ class Statements:
                 hint="Close what is not needed any more, or use pool.mode session.",
             )
         new = statement(body, finding, self._reads())
-        self.names[name] = Mine(new, tick())
+        self.names[name] = mine = Mine(new, tick())
         old, closing = self._shelf.find(new), b""
         if old and self._by_sql and self._shelf.named(name) is None:
             closing, old = self._close(old, batch), None  # SQL may have the name: ask for it
         made, first = self._make(new, old, name, batch)
+        mine.made = made.made
         self._pending.append((batch, False, Undo(name, before, made)))
         return closing + first, made.name
 
@@ -320,7 +355,7 @@ class Statements:
     def text(self, name: bytes) -> bytes:
         """Of a statement that the client has; what follows in the message comes with it."""
         if not name:
-            return self.unnamed or b""
+            return self.unnamed[HEADER_SIZE + 1 :] if self.unnamed else b""
         return self.names[name].statement.body if name in self.names else b""
 
     def parse_unnamed(self, whole: bytes, finding: Finding, batch: int, alone: bool) -> bytes:
@@ -336,6 +371,7 @@ class Statements:
             first = close(gone(b""))
         self.unnamed = whole
         self._unnamed = finding
+        self._unnamed_shape = UNKNOWN
         self.here[b""] = b""
         self._pending.append((batch, False, _NO_UNNAMED))
         return first

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
 COMMENT = r"(?: --[^\n\r]*+ | /\*(?: [^*/]++ | \*(?!/) | /(?!\*) )*+\*/ )"
 # Without the E a backslash may be an escape (standard_conforming_strings off) or may not. Before
@@ -22,9 +22,9 @@ IN_WORD = r"[A-Za-z0-9_$\x80-\xff]"
 _WORD = rf"""(?: (?![eE]' | [uU]&["']) [A-Za-z_\x80-\xff]{IN_WORD}*+ )"""
 
 _FLAGS = re.VERBOSE | re.DOTALL
-_GAP = re.compile(rf"(?: [ \t\n\r\f\v]++ | {COMMENT} )*+", _FLAGS)
-_EDGE = re.compile(r"/\*|\*/")
-_TOKEN = re.compile(
+_GAP: Final = re.compile(rf"(?: [ \t\n\r\f\v]++ | {COMMENT} )*+", _FLAGS)
+_EDGE: Final = re.compile(r"/\*|\*/")
+_TOKEN: Final = re.compile(
     rf"""
       (?P<WORD> {_WORD} )
     | (?P<NAME> {_QUOTED} )
@@ -39,8 +39,10 @@ _TOKEN = re.compile(
 )
 
 
-_MOST_PARTS = 20
-"""Of a dotted name: nobody's has more, and to go over a megabyte of them takes seconds."""
+_MOST_PARTS: Final = 20
+"""Of a dotted name: nobody's has more."""
+_MOST_EDGES: Final = 20
+"""Of comments within a comment; more take too long."""
 
 
 class Unreadable(ValueError):
@@ -59,6 +61,17 @@ class Kind(enum.StrEnum):
     END = "END"
 
 
+_KINDS: Final = {str(kind): kind for kind in Kind}
+# An enum's members are slow to look up (CPython 3.11).
+WORD: Final = Kind.WORD
+NAME: Final = Kind.NAME
+LITERAL: Final = Kind.LITERAL
+PARAMETER: Final = Kind.PARAMETER
+OTHER: Final = Kind.OTHER
+SIGN: Final = Kind.SIGN
+END: Final = Kind.END
+
+
 class Token(NamedTuple):
     """A word in lower case, a quoted name or literal without its quotes, $1 as 1."""
 
@@ -67,45 +80,55 @@ class Token(NamedTuple):
     end: int
 
 
+_NO_TOKEN: Final = Token(END, "", 0)
+STRETCH: Final = 128
+"""Characters of a token, or of the gap before it, that are as much work as another token."""
+
+
 def token_at(text: str, at: int) -> Token:
     """The next token; spaces and comments before it are passed over."""
     found = _TOKEN.match(text, after_gap(text, at))
     if found is None:
         raise Unreadable
-    kind, value = str(found.lastgroup), found[0]
-    if kind == "DOLLAR":
+    kind, value = _KINDS.get(str(found.lastgroup)), found[0]
+    if kind is None:  # dollars
         end = after_dollars(text, found.start())
-        return Token(Kind.LITERAL, text[found.end() : end - len(value)], end)
-    return Token(*_CLEAN[kind](value), found.end())
+        return Token(LITERAL, text[found.end() : end - len(value)], end)
+    if kind is LITERAL and "\\" in value:  # it says something else to each setting
+        kind = OTHER
+    return Token(kind, _cleaned(kind, value), found.end())
 
 
-def _literal(quoted: str) -> tuple[Kind, str]:
-    """One with a backslash says something else to each setting: nothing to rely on."""
-    if "\\" in quoted:
-        return Kind.OTHER, quoted
-    return Kind.LITERAL, quoted.lstrip("eE")[1:-1].replace("''", "'")
-
-
-_CLEAN: dict[str, Callable[[str], tuple[Kind, str]]] = {
-    "WORD": lambda word: (Kind.WORD, word.lower()),
-    "NAME": lambda quoted: (Kind.NAME, quoted[1:-1].replace('""', '"')),
-    "LITERAL": _literal,
-    "PARAMETER": lambda parameter: (Kind.PARAMETER, parameter[1:]),
-    "OTHER": lambda other: (Kind.OTHER, other),
-    "SIGN": lambda sign: (Kind.SIGN, sign),
-    "END": lambda nothing: (Kind.END, nothing),
-}
+def _cleaned(kind: Kind, value: str) -> str:
+    """A token's value without its quotes and the like."""
+    if kind is WORD:
+        return value.lower()
+    if kind is NAME:
+        return value[1:-1].replace('""', '"')
+    if kind is LITERAL:
+        return value.lstrip("eE")[1:-1].replace("''", "'")
+    return value[1:] if kind is PARAMETER else value
 
 
 class Reader:
-    """Goes over a text token by token."""
+    """Goes over a text token by token, and counts its work: tokens, and stretches of them."""
+
+    __slots__ = ("_peeked", "_token", "at", "text", "work")
 
     def __init__(self, text: str, at: int) -> None:
         self.text = text
         self.at = at
+        self.work = 0
+        self._peeked = -1
+        self._token = _NO_TOKEN
 
     def peek(self) -> Token:
-        return token_at(self.text, self.at)
+        """The next token; it is cut from the text once."""
+        if self._peeked != self.at:
+            self._token = token_at(self.text, self.at)
+            self._peeked = self.at
+            self.work += 1 + (self._token.end - self.at) // STRETCH
+        return self._token
 
     def take(self) -> Token:
         token = self.peek()
@@ -115,14 +138,14 @@ class Reader:
     def takes(self, value: str) -> bool:
         """Take the next token if it is this word or sign."""
         token = self.peek()
-        found = token.kind in (Kind.WORD, Kind.SIGN) and token.value == value
+        found = token.value == value and (token.kind is WORD or token.kind is SIGN)
         if found:
             self.at = token.end
         return found
 
     def name(self) -> str:
         """Take a name, dotted or not, in lower case; nothing if there is none."""
-        if self.peek().kind not in (Kind.WORD, Kind.NAME):
+        if self.peek().kind not in (WORD, NAME):
             return ""
         parts = [self.take().value]
         while self.takes("."):
@@ -163,7 +186,7 @@ def after_gap(text: str, at: int) -> int:
 def after_comment(text: str, at: int) -> int:
     """Where the comment ends that begins here: they nest."""
     depth = 0
-    for edge in _EDGE.finditer(text, at):
+    for edge in islice(_EDGE.finditer(text, at), _MOST_EDGES):
         depth += 1 if edge[0] == "/*" else -1
         if not depth:
             return edge.end()

@@ -14,12 +14,13 @@ def parse(name: str, text: str, *types: int) -> bytes:
     return message(b"P", body + b"".join(struct.pack("!i", oid) for oid in types))
 
 
-def bind(name: str, *values: str | None, portal: str = "") -> bytes:
+def bind(name: str, *values: str | None, portal: str = "", results: tuple[int, ...] = ()) -> bytes:
+    """Values as text; `results` are the formats of the columns."""
     body = f"{portal}\0{name}\0".encode() + struct.pack("!hh", 0, len(values))
     for value in values:
         data = (value or "").encode()
         body += struct.pack("!i", -1 if value is None else len(data)) + data
-    return message(b"B", body + struct.pack("!h", 0))
+    return message(b"B", body + struct.pack(f"!h{len(results)}h", len(results), *results))
 
 
 def describe(name: str, kind: str = "S") -> bytes:

@@ -5,6 +5,7 @@ import pytest
 from guardproxy.session.belongings import MOST_TRIES, Belongings
 from guardproxy.session.parameters import Parameters
 from guardproxy.session.pins import EVERYTHING, Finding, PinReason, Suspicion
+from guardproxy.session.suspicion import Scan
 from guardproxy.wire import messages
 from tests.session.roamer import asked
 from tests.session.transcript import said
@@ -192,6 +193,60 @@ def test_what_the_probe_finds_is_blamed_on_the_last_that_looks_like_it(first: st
     mine.answered(mine.question()[0], rows("listen b NULL"), 9.0)
     pin = mine.pins[PinReason.LISTEN]
     assert (pin.since, pin.statement) == (7.0, "LISTEN b")
+
+
+def test_a_cause_belongs_to_the_question_that_follows_it() -> None:
+    """What is said while the server answers is asked about next."""
+    mine = having()
+    suspect(mine, Finding(SETTINGS), b"SET lock_timeout = 1")
+    first = mine.question()[0]
+    suspect(mine, Finding(Suspicion.LOCKS), b"SELECT pg_advisory_lock(1)")
+    mine.answered(first, rows("setting lock_timeout 1"), 8.0, b"SET lock_timeout = 1")
+    assert not mine.pins
+    mine.answered(mine.question()[0], rows("advisory_lock x NULL"), 9.0, b"SELECT 2")
+    pin = mine.pins[PinReason.ADVISORY_LOCK]
+    assert (pin.since, pin.statement) == (7.0, "SELECT pg_advisory_lock(?)")
+
+
+def test_an_answer_blames_nothing_that_was_said_after_its_question() -> None:
+    mine = having()
+    suspect(mine, Finding(Suspicion.LISTEN), b"LISTEN a")
+    asked_for = mine.question()[0]
+    suspect(mine, Finding(Suspicion.LISTEN), b"LISTEN b")
+    mine.answered(asked_for, rows("listen a NULL"), 9.0)
+    assert mine.pins[PinReason.LISTEN].statement == "LISTEN a"
+
+
+@pytest.mark.parametrize("between", [b"SELECT f()", b"LISTEN b"])
+def test_a_question_that_fails_gives_its_causes_to_the_next(between: bytes) -> None:
+    mine = having()
+    suspect(mine, Finding(Suspicion.LISTEN), b"LISTEN a")
+    asked_for = mine.question()[0]
+    suspect(mine, Finding(Suspicion.LISTEN), between)
+    mine.answered(asked_for, [(messages.ERROR, b"MNo.\0\0")], 8.0)
+    mine.answered(mine.question()[0], rows("listen a NULL"), 9.0)
+    likely = "LISTEN b" if between == b"LISTEN b" else "LISTEN a"
+    assert mine.pins[PinReason.LISTEN].statement == likely
+
+
+def test_of_several_statements_in_one_text_the_cause_is_named() -> None:
+    mine = having()
+    text = b"SELECT 'x;'; SELECT pg_advisory_lock(7), 'secret'; CALL f('y'); SET a.b = 1; SELECT 2"
+    suspect(mine, Scan().examine(text), text)
+    mine.answered(mine.question()[0], rows("advisory_lock x NULL", "listen x NULL"), 9.0)
+    named = {reason: pin.statement for reason, pin in mine.pins.items()}
+    assert named == {
+        PinReason.ADVISORY_LOCK: "SELECT pg_advisory_lock(?), ?",
+        PinReason.LISTEN: "CALL f(?)",
+    }
+
+
+def test_what_pins_by_its_text_is_named_among_several_too() -> None:
+    mine = having()
+    text = b"SELECT 1; SELECT lastval(); SELECT setseed(0.5)"
+    suspect(mine, Scan().examine(text), text)
+    assert mine.pins[PinReason.SEQUENCE].statement == "SELECT lastval()"
+    assert mine.pins[PinReason.SETSEED].statement == "SELECT setseed(?)"
 
 
 def test_what_nothing_said_would_explain_is_blamed_on_the_last_statement() -> None:

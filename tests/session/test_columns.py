@@ -3,16 +3,21 @@
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guardproxy.session.columns import (
     UNKNOWN,
+    Formats,
     Shape,
     asked_next,
     asked_when_bound,
     changed,
     describe,
+    formats,
     of_columns,
     of_parameters,
+    serves_any,
 )
 from tests.session.transcript import said
 
@@ -92,3 +97,57 @@ def test_a_driver_asks_when_it_first_binds(words: str, asks: bool) -> None:
 
 def test_a_statement_is_described_by_name() -> None:
     assert describe(b"s") == said("C", "Describe S s")
+
+
+def bound(codes: list[int], values: list[bytes | None], results: list[int]) -> bytes:
+    """What a Bind has behind its statement's name."""
+    body = struct.pack(f"!h{len(codes)}hh", len(codes), *codes, len(values))
+    for value in values:
+        body += struct.pack("!i", -1 if value is None else len(value)) + (value or b"")
+    return body + struct.pack(f"!h{len(results)}h", len(results), *results)
+
+
+@pytest.mark.parametrize(
+    ("codes", "values", "results", "expected"),
+    [
+        ([], [], [], Formats((), 0)),
+        ([], [b"7", None], [1], Formats((0, 0), 1)),
+        ([1], [b"7", b""], [1, 0], Formats((1, 1), 2)),
+        ([1], [], [1, 0, 1], Formats((), 3)),
+        ([0, 1], [b"seven", b"7"], [], Formats((0, 1), 0)),
+    ],
+)
+def test_the_formats_of_a_bind(
+    codes: list[int], values: list[bytes | None], results: list[int], expected: Formats
+) -> None:
+    said_ = b"before" + bound(codes, values, results)
+    assert formats(said_ + b"behind", 6, len(said_)) == expected
+    for end in range(6, len(said_)):
+        assert formats(said_[:end], 6, len(said_)) is None
+        assert formats(said_[:end], 6, end) is None
+
+
+@given(st.binary(max_size=40), st.integers(0, 50), st.integers(0, 50))
+def test_any_bytes_have_formats_or_none(data: bytes, start: int, end: int) -> None:
+    found = formats(data, start, end)
+    assert found is None or start + 6 <= end <= len(data)
+
+
+TYPES = struct.pack("!hii", 2, 23, 0)
+
+
+@pytest.mark.parametrize(
+    ("said_", "serves"),
+    [
+        (None, False),
+        (Formats((), 2), False),
+        (Formats((), 1), True),
+        (Formats((0, 0), 0), True),
+        (Formats((1, 0), 1), True),
+        (Formats((0, 1), 1), False),
+        (Formats((0, 0, 1), 1), False),
+    ],
+)
+def test_what_means_the_same_for_other_columns(said_: Formats | None, serves: bool) -> None:
+    """A binary value is one of a certain type; the first one's was declared."""
+    assert serves_any(said_, b"SELECT 1\0" + TYPES) is serves

@@ -211,6 +211,41 @@ def test_a_pin_keeps_it_with_the_statement_that_did_it() -> None:
     assert not stage.session.movable
 
 
+def test_what_is_said_before_the_answer_has_come_is_blamed_for_nothing_in_it() -> None:
+    stage = probed("LISTEN")
+    stage.play(f"C> Query 'SELECT f()'\nS| {answer('listen channel NULL')}\n!! BUSY")
+    assert stage.session.pins[PinReason.LISTEN].statement == "LISTEN"
+
+
+def test_nor_is_what_nothing_explains_blamed_on_it() -> None:
+    stage = probed()
+    stage.play(f"C> Query later\nS| {answer('listen channel NULL')}\n!! BUSY")
+    assert stage.session.pins[PinReason.LISTEN].statement == "SET work_mem ?"
+
+
+@pytest.mark.parametrize("name", ["s", ""])
+def test_the_prepared_statement_is_named_that_did_it(name: str) -> None:
+    """Not the one that was prepared last."""
+    stage = idle(
+        f"C> Parse '{name}' 'LISTEN a' + Sync\nS> ParseComplete + ReadyForQuery I\n"
+        "C> Parse t 'SELECT 1' + Sync\nS> ParseComplete + ReadyForQuery I\n"
+        f"C> Bind '' '{name}' + Execute '' + Sync\n"
+        "S> BindComplete + CommandComplete LISTEN + ReadyForQuery I"
+    )
+    assert stage.session.revoke(1.0)
+    stage.play(f"S| {answer('listen a NULL')}\n!! KEEP")
+    assert stage.session.pins[PinReason.LISTEN].statement == "LISTEN a"
+
+
+def test_it_is_named_too_where_sql_executes_it() -> None:
+    stage = idle("C> Parse s 'LISTEN a' + Sync\nS> ParseComplete + ReadyForQuery I")
+    stage.session.client_sent(said("C", "Query 'EXECUTE s'"), 1.0)
+    stage.play("S> CommandComplete LISTEN + ReadyForQuery I")
+    assert stage.session.revoke(1.0)
+    stage.play(f"S| {answer('listen a NULL')}\n!! KEEP")
+    assert stage.session.pins[PinReason.LISTEN].statement == "LISTEN a"
+
+
 def test_a_probe_that_fails_keeps_it_for_a_reason_unknown() -> None:
     stage = probed()
     stage.play("S| CloseComplete + ErrorResponse ERROR 42501 denied + ReadyForQuery I\n!! KEEP")

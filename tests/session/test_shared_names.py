@@ -7,12 +7,12 @@ import pytest
 from guardproxy.session.backend import Backend
 from guardproxy.session.pins import PinReason
 from guardproxy.session.statement import (
-    deallocated,
-    executed,
+    MOST_MENTIONED,
+    MOST_NAMED,
+    NO_NAMES,
     hides_deallocate,
     key,
-    mentioned,
-    prepared,
+    names_in,
 )
 from tests.session.roamer import (
     DONE,
@@ -43,15 +43,42 @@ LONG = "x" * 63
     ],
 )
 def test_what_execute_names(text: bytes, names: list[bytes]) -> None:
-    assert executed(text) == names
+    assert list(names_in(text).executed) == names
 
 
 def test_what_other_words_name() -> None:
     text = b'PREPARE a(int) AS SELECT "b"; DEALLOCATE PREPARE c; DEALLOCATE/**/d; DEALLOCATE ALL'
-    assert deallocated(text) == [b"c", b"d"]
-    assert prepared(text) == [b"a"]
-    assert mentioned(text) >= {b"a", b"b"}
-    assert not mentioned(text) & {b"c", b"d"}
+    names = names_in(text)
+    assert names.deallocated == (b"c", b"d")
+    assert names.prepared == (b"a",)
+    assert names.mentioned >= {b"a", b"b"}
+    assert not names.mentioned & {b"c", b"d"}
+    assert names_in(b"SELECT 1") is NO_NAMES
+
+
+def test_so_many_names_are_looked_for() -> None:
+    """Those behind them may be gone from the server: nothing there is relied upon then."""
+    few = b"".join(b"DEALLOCATE s%d;" % number for number in range(MOST_NAMED))
+    assert len(names_in(few).deallocated) == MOST_NAMED
+    assert not names_in(few).crowded
+    many = names_in(few + b"DEALLOCATE t; EXECUTE u")
+    assert len(many.deallocated) == MOST_NAMED
+    assert many.executed == (b"u",)
+    assert many.crowded
+
+
+def test_of_a_long_text_only_what_such_words_name_is_found() -> None:
+    names = names_in(b"EXECUTE a; SELECT b" + b" " * MOST_MENTIONED)
+    assert names.executed == (b"a",)
+    assert not names.mentioned
+
+
+def test_behind_a_text_of_too_many_names_nothing_is_relied_upon() -> None:
+    """What a name has that was not looked at may be gone: it is made anew."""
+    stage = having()
+    text = "DEALLOCATE x;" * (MOST_NAMED + 1)
+    stage.session.client_sent(said("C", f"Query '{text}'"), 1.0)
+    assert all(not entry.made for entry in stage.session._statements._shelf.all())
 
 
 @pytest.mark.parametrize(
@@ -61,8 +88,7 @@ def test_no_text_takes_long_to_be_read(text: bytes) -> None:
     before = time.process_time()
     many = text * (100_000 // len(text))
     assert not hides_deallocate(many)
-    for names in (executed, prepared, deallocated, mentioned):
-        names(many)
+    names_in(many)
     assert time.process_time() - before < 2.0
 
 
