@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from guardproxy.session.pins import Finding, Suspicion
 from guardproxy.session.tokens import Kind, Reader, Token, Unreadable
-from guardproxy.wire.frames import between
 from guardproxy.text import decoded
+from guardproxy.wire.frames import between
 
 SHOWN = 120
 """Characters of a statement in a log line."""
