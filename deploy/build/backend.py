@@ -39,8 +39,8 @@ MODULES = """
     stats wire/frames wire/messages
     session/account session/acts session/backend session/belongings session/commands
     session/conversations session/detours session/glance session/life session/login
-    session/passthrough session/roaming session/session session/shared_names session/speaking
-    session/statements session/states session/waiting
+    session/neutral session/passthrough session/roaming session/session session/shared_names
+    session/speaking session/statements session/states session/waiting
     pool/admission pool/line pool/orders pool/pauses pool/pool pool/round
     net/caller net/client net/departure net/endings net/entrance net/logins net/pooler net/server
     net/transport
