@@ -82,8 +82,9 @@ Seven journeys:
     query    net/client.dataReceived -> Session.client_sent -> net/server's transport, and back by
              net/server.dataReceived -> Session.server_sent; the first one asks pool/admission
     move     net/server -> Pooler.could_give: admission.heir -> Roaming.part -> admission.pass_on
-             -> Roaming.lease: backend and parameters say what is set in front. Where the session
-             must be asked: admission (Revoke) -> Roaming.revoke: a probe -> RELEASE -> (Grant)
+             -> Roaming.lease: session/neutral says what takes away all of the session before, and
+             sets this one's, in front. Where the session must be asked:
+             admission (Revoke) -> Roaming.revoke: a probe -> RELEASE -> (Grant)
     cancel   session/login (CancelKey) -> net/cancels -> net/upstream.cancel; of who waits for
              a server: Session.cancel, and the ticket is withdrawn
     timeout  net/janitor.sweep -> Session.probe -> net/client.end(IdleSessionTimeout)

@@ -176,19 +176,21 @@ class Pool(Struct, frozen=True, forbid_unknown_fields=True):
     max_prepared_statements: Annotated[
         Cap, Meta(description="named prepared statements kept on each server")
     ] = 200
-    # The text of a statement tells what it may have left behind; only then PostgreSQL is asked.
+    # The text of a statement tells what its session may need again: only then PostgreSQL is asked.
     probe: Annotated[
         Literal["suspicious", "always", "never"],
         Meta(
-            description="before a server goes to another client, ask PostgreSQL what is left on it:"
-            " after statements whose text gives cause, each time, or never (the text decides)"
+            description="before a server goes to another client, ask PostgreSQL what is to follow"
+            " its session or keep it there: after statements whose text gives cause, each time, or"
+            " never (the text decides); no other client meets what is left, whatever this says"
         ),
     ] = "suspicious"
     suspect_functions: Annotated[
         Functions,
         Meta(
-            description="functions of yours that leave something behind (settings, temporary"
-            " tables, locks), as `name` or `schema.name`; what calls them gives cause for a probe"
+            description="functions of yours that leave something behind for their session"
+            " (settings, temporary tables, locks), as `name` or `schema.name`; a statement that"
+            " names one gives cause for a probe"
         ),
     ] = ()
     # PgBouncer's server_idle_timeout.

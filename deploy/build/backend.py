@@ -39,9 +39,9 @@ MODULES = """
     stats text wire/frames wire/messages
     session/account session/acts session/backend session/belongings session/commands
     session/conversations session/detours session/glance session/life session/login
-    session/passthrough session/reading session/roaming session/session session/shared_names
-    session/speaking session/statement session/statements session/states session/tokens
-    session/verbs session/waiting
+    session/neutral session/passthrough session/reading session/roaming session/session
+    session/shared_names session/speaking session/statement session/statements session/states
+    session/tokens session/verbs session/waiting
     pool/admission pool/line pool/orders pool/pauses pool/pool pool/round
     net/caller net/client net/departure net/endings net/entrance net/logins net/pooler net/server
     net/transport

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from guardproxy.errors import Reason
 from guardproxy.net.caller import CancelCall
 from guardproxy.net.upstream import cancel
+from guardproxy.session.roaming import Roaming
 from guardproxy.session.states import State
 from guardproxy.session.waiting import CANCELED
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_CANCELS = 64
 """Cancel requests under way at once; more wait for their turn."""
+
+HAND_OVER = 0.02
+"""Seconds in which PostgreSQL has surely made a server neutral, ahead of its client's words."""
 
 
 class Cancels:
@@ -78,8 +82,17 @@ class Cancels:
             victim.session is None or victim.session.on_detour
         ):  # what runs now is ours, not the client's
             return succeed(None)
+        if isinstance(victim.session, Roaming) and victim.session.arriving:
+            due = victim.session.since + HAND_OVER - self.pooler.now()
+            if due > 0:  # it may still run: PostgreSQL would end the server for it
+                return self._cancel_later(due, victim)
         self.pooler.log.info("cancel", client=victim.id)
         return self.send(victim.server)
+
+    def _cancel_later(self, delay: float, victim: ClientLink) -> Deferred[None]:
+        due: Deferred[None] = Deferred()
+        self.pooler.clock.callLater(delay, due.callback, None)
+        return due.addCallback(lambda _: self._cancel_now(victim.cancel_key))
 
     def _take_back(self, victim: ClientLink) -> None:
         """Its request waits for a server; the client is answered, and perhaps waits no more."""

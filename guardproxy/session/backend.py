@@ -15,29 +15,29 @@ from guardproxy.session.prepared import Shelf
 class Backend:
     """One server's settings and prepared statements."""
 
-    __slots__ = ("_said", "clean", "pid", "pristine", "setup", "shelf", "stale", "unsure")
+    __slots__ = ("clean", "last_session", "pid", "pristine", "said", "setup", "shelf", "stale")
 
     def __init__(self, reported: Mapping[str, str], pid: bytes = b"") -> None:
         self.pid = pid  # as BackendKeyData and NotificationResponse have it
-        self._said = dict(reported)  # ParameterStatus values as they are now
+        self.said = dict(reported)  # ParameterStatus values as they are now
         self.pristine = dict(reported)  # and as they are after DISCARD ALL
         self.clean = self.setup = Parameters.of(settable(reported))
         self.shelf = Shelf()
         self.stale = False  # it may have plans made by other settings than any session's at its end
-        self.unsure = False  # it may have settings that no catalog shows and nobody knows of
+        self.last_session = 0  # the roaming session that had it last; 0: none since it was clean
 
     @property
     def is_clean(self) -> bool:
-        """Whether its settings are those it logged in with."""
-        return self.setup is self.clean and not self.unsure
+        """Whether it is as after a login: no session that may have left something had it since."""
+        return not self.last_session
 
     def heard(self, name: str, value: str) -> None:
         """It reports this, to us or to a client; ProtocolViolation if it reports too much."""
-        report(self._said, name, value)
+        report(self.said, name, value)
 
     def reported(self, name: str, value: str) -> None:
         """It says by itself that a setting is another now: its configuration was reloaded."""
-        was_clean = self.is_clean
+        was_clean = self.setup is self.clean
         self.heard(name, value)
         report(self.pristine, name, value)
         self.clean = Parameters.of(settable(self.pristine))
@@ -50,11 +50,12 @@ class Backend:
         After a reload of PostgreSQL's configuration its defaults are others; that it reported while
         a session had it, or never, if the session had set the same.
         """
-        other = self._said != self.pristine
+        other = self.said != self.pristine
         if other:
-            self.pristine = dict(self._said)
+            self.pristine = dict(self.said)
             self.clean = Parameters.of(settable(self.pristine))
         self.setup = self.clean
-        self.stale = self.unsure = False
+        self.stale = False
+        self.last_session = 0
         self.shelf.clear()
         return other

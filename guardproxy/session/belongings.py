@@ -327,7 +327,7 @@ class Belongings:
 
     # -- what it is owed --------------------------------------------------------------------------
 
-    def reset_too_far(self, names: set[str], clean: Parameters) -> list[tuple[str, str | None]]:
+    def reset_too_far(self, names: set[str], clean: Parameters) -> list[tuple[str, str]]:
         """What RESET has taken to the server's defaults, and the client had otherwise at login.
 
         RESET ALL leaves the rights alone (GUC_NO_RESET_ALL); DISCARD ALL does not.

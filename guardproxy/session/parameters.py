@@ -82,43 +82,23 @@ def settable(reported: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in reported.items() if name not in NOT_SETTABLE}
 
 
-@lru_cache(maxsize=1024)
-def change(before: Parameters, after: Parameters, clean: Parameters, stale: bool = False) -> bytes:
-    """What makes a server with the settings `before` one with `after`; its replies are ours.
+def missing(before: Parameters, after: Parameters, clean: Parameters) -> list[tuple[str, str]]:
+    """What a server lacks of `after` when it has been reset, in the order in which to set it.
 
-    `clean` is how the server logged in. What PostgreSQL reports is set to what the client was told
-    even where that is the default: after a reload the default is another. What the session before
-    must not hinder is given back first, and what this one has of it set last. Plans are forgotten
-    where literals in them may have become other values than they would now; `stale` says so too.
+    `clean` is how it logged in. What PostgreSQL reports is set to what the client was told also
+    where that is the default and the session `before` had it otherwise: after a reload the default
+    is another.
     """
-    old, new = before.values, after.values
-    held, wanted = _hindrances(before, clean), _hindrances(after, clean)
+    old, new, own = before.values, after.values, clean.values
     encoding = "client_encoding"
-    same_text = old.get(encoding) == new.get(encoding)  # else the same bytes may be another
-    pairs = [
+    same_text = own.get(encoding) == new.get(encoding)  # else the same bytes may be another
+    return in_order(
         (name, value)
-        for name in {*old, *new}.difference(HINDRANCES)
-        if (value := new.get(name)) != old.get(name)
-        or not (same_text or value is None or value.isascii())
-    ]
-    if held != wanted or (held and pairs):
-        pairs += [(name, None) for name in _given_back(held)]
-        pairs += wanted.items()
-    words = messages.run_apart(SET_CONFIG, in_order(pairs)) if pairs else b""
-    if stale or any(old.get(name) != new.get(name) for name in PLANNED_BY):
-        words = _FORGET_PLANS + (words or messages.SYNC_MESSAGE)
-    return words
-
-
-@lru_cache(maxsize=1024)
-def change_all(before: Parameters, after: Parameters, clean: Parameters) -> bytes:
-    """The same for a server that may have more than `before`: custom settings made in a function.
-
-    RESET ALL, which leaves the rights alone (GUC_NO_RESET_ALL), and then all there is.
-    """
-    rights = {name: value for name, value in before.values.items() if name in RIGHTS}
-    rest = change(Parameters.of(rights), after, clean, stale=True)
-    return messages.run_apart("RESET ALL", [()]).removesuffix(messages.SYNC_MESSAGE) + rest
+        for name, value in new.items()
+        if value != own.get(name)
+        or value != old.get(name, value)
+        or not (same_text or value.isascii())
+    )
 
 
 DOUBTFUL: Final = frozenset(
@@ -133,13 +113,6 @@ What they name may have been dropped meanwhile; temp_buffers may not be changed 
 """
 
 
-@lru_cache(maxsize=1024)
-def may_be_refused(before: Parameters, after: Parameters) -> bool:
-    """Whether that change has something doubtful in it. All else has been set before, somewhere."""
-    old, new = before.values, after.values
-    return any(old.get(name) != new.get(name) for name in DOUBTFUL)
-
-
 PLANNED_BY: Final = frozenset(
     (
         *("DateStyle", "IntervalStyle", "TimeZone", "array_nulls", "lc_monetary"),
@@ -150,47 +123,28 @@ PLANNED_BY: Final = frozenset(
 
 Those of what functions run are there for whoever calls them next. (PL/pgSQL, "Plan Caching".)
 """
-_FORGET_PLANS: Final = messages.run_apart("DISCARD PLANS", [()]).removesuffix(messages.SYNC_MESSAGE)
 
 
-def _hindrances(parameters: Parameters, clean: Parameters) -> dict[str, str]:
-    """Those a session has otherwise than the server by itself."""
-    values = parameters.values
-    return {n: values[n] for n in HINDRANCES if n in values and values[n] != clean.values.get(n)}
-
-
-def _given_back(held: Iterable[str]) -> set[str]:
-    """SET SESSION AUTHORIZATION sets the role back, so RESET is needed for that too."""
-    return {*held, "role"} if "session_authorization" in held else set(held)
-
-
-def in_order(pairs: Iterable[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
-    """Encoding first: the values after it are in it. Of the others, resets: some exclude others.
-
-    Hindrances last, but given back before all.
-    """
+def in_order(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Encoding first: the values after it are in it. Hindrances last."""
     return sorted(pairs, key=_place)
 
 
-def _place(pair: tuple[str, str | None]) -> tuple[int, str]:
-    name, value = pair
-    if name in HINDRANCES:
-        return (HINDRANCES[name][value is not None], name)
-    if name == "client_encoding":
-        return (3, name)
-    return (4 if value is None else 5, name)
+def _place(pair: tuple[str, str]) -> tuple[int, str]:
+    name = pair[0]
+    return (HINDRANCES.get(name, 0 if name == "client_encoding" else 1), name)
 
 
 RIGHTS: Final = frozenset(("session_authorization", "role"))
 HINDRANCES: Final = {
-    "statement_timeout": (0, 8),
-    "transaction_timeout": (0, 8),
-    "session_authorization": (1, 6),
-    "role": (2, 7),
+    "session_authorization": 2,
+    "role": 3,
+    "statement_timeout": 4,
+    "transaction_timeout": 4,
 }
-"""What one session has may keep the next from setting its own: when they are reset, and when set.
+"""What may keep a session from setting the rest, and when each is set.
 
-(SET SESSION AUTHORIZATION and its RESET set the role back.)
+(SET SESSION AUTHORIZATION sets the role back.)
 """
 
 

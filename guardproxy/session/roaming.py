@@ -13,23 +13,15 @@ from typing import Final
 
 from guardproxy.errors import ProtocolViolation
 from guardproxy.session.acts import COPYING, HELD, HOLDS, ROAMING, SPOILED, UP_TO_SYNC
-from guardproxy.session.backend import Backend
 from guardproxy.session.belongings import STAYS_WITH_SERVER, Pin
 from guardproxy.session.columns import DESCRIPTIONS, formats, serves_any
 from guardproxy.session.commands import Command, Parting
-from guardproxy.session.parameters import (
-    PLANNED_BY,
-    PUT_BACK,
-    PUT_BACK_LOCAL,
-    Parameters,
-    change,
-    change_all,
-    may_be_refused,
-)
+from guardproxy.session.neutral import Arriving
+from guardproxy.session.parameters import PLANNED_BY, PUT_BACK, PUT_BACK_LOCAL, Parameters
 from guardproxy.session.pins import PinReason, Suspicion
 from guardproxy.session.recount import Recount
 from guardproxy.session.session import SERVER_STOPS
-from guardproxy.session.speaking import TAGS, Speaking
+from guardproxy.session.speaking import TAGS
 from guardproxy.session.statement import key
 from guardproxy.session.states import Event, State
 from guardproxy.wire import messages
@@ -56,29 +48,12 @@ _STALE_PLAN: Final = b"\0RRevalidateCachedQuery\0"
 """Who says that a cached plan must not change result type; the text is in its own language."""
 
 
-class Roaming(Speaking):
+class Roaming(Arriving):
     """A session that gives its server back between two transactions, when somebody needs it."""
 
     __slots__ = ()
 
     # -- the lease --------------------------------------------------------------------------------
-
-    def _setup(self, backend: Backend) -> bytes:
-        self._statements.arrive(backend.shelf)
-        wanted, clean = self._belongings.setup, backend.clean
-        before, backend.setup = backend.setup, wanted
-        stale, backend.stale = backend.stale, False
-        unsure, backend.unsure = backend.unsure, False
-        if before is wanted and not (stale or unsure):
-            return b""
-        doubtful = may_be_refused(before, wanted)
-        if unsure:
-            words = change_all(before, wanted, clean)
-            doubtful = doubtful or may_be_refused(clean, wanted)
-        else:
-            words = change(before, wanted, clean, stale)
-        self._trying = doubtful and bool(words)
-        return words
 
     @property
     def pins(self) -> Mapping[PinReason, Pin]:
@@ -128,8 +103,6 @@ class Roaming(Speaking):
         if not probe:
             self._release(Command.RELEASE)
             return b""
-        if Suspicion.ALL_SETTINGS in asked and self.backend is not None:
-            self.backend.unsure = True
         last = self.last_request
         self._swallow(lambda replies, now: self._confessed(asked, replies, now, last))
         return probe
@@ -190,16 +163,27 @@ class Roaming(Speaking):
                 self._judged(None)
         elif kind == ERROR:
             self._refused(body, at)
+        elif kind == PARAMETER_STATUS:
+            self._reported(body, at)
         else:
             super()._heed(kind, body, at)
-            if kind == PARAMETER_STATUS:
-                self._reported(*messages.parse_parameter_status(body))
 
     def _keep_back(self, body: bytes, at: int) -> None:
         """The message at `at`, whose body this is, is not for the client."""
         self._edits.append((at, at + HEADER_SIZE + len(body), b""))
 
-    def _reported(self, name: str, value: str) -> None:
+    def _reported(self, body: bytes, at: int) -> None:
+        """A setting is another now; or only for the server, which had that of another session.
+
+        (From PostgreSQL 14 on a change is reported before ReadyForQuery: a hand-over's behind the
+        client's own words.)
+        """
+        name, value = messages.parse_parameter_status(body)
+        known = self._belongings.reported.get(name) == value
+        super()._heed(PARAMETER_STATUS, body, at)
+        if known:
+            self._keep_back(body, at)
+            return
         self._belongings.report(name, value)
         self._read_by(self._rules.scan_for(self._belongings.reported))
         if name in PLANNED_BY and self.backend is not None:
@@ -435,10 +419,6 @@ class Roaming(Speaking):
     def _is_back(self, replies: list[Message], now: float) -> bytes:
         held, self._held = self._held, b""
         return self._setup_answered(replies, now) + held
-
-    def _setup_answered(self, replies: list[Message], now: float) -> bytes:
-        super()._setup_answered(replies, now)
-        return self._belongings.news(replies)
 
 
 def _bound(batch: bytes) -> bytes:

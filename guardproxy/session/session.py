@@ -293,17 +293,18 @@ class Session(Detours):
         self.backend = backend
         setup = self._setup(backend)
         if self._trying:
-            self._swallow(self._tried)
             return setup
         self.leased = True
-        if setup:
-            self._swallow(self._setup_answered)
         return setup + self._release_backlog(now)
 
     def _setup(self, backend: Backend) -> bytes:
+        """What its server gets first, whose answers are looked for; `_trying` if words wait."""
         different = differing(self.parameters, backend.pristine)
+        if not different:
+            return b""
         self._trying = any(name.lower() in DOUBTFUL for name, _ in different)
-        return setting(tuple(different)) if different else b""
+        self._swallow(self._tried if self._trying else self._setup_answered)
+        return setting(tuple(different))
 
     def _tried(self, replies: list[Message], now: float) -> bytes:
         """Our settings are taken; if not, nothing of what the client has said is run."""

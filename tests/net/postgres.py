@@ -17,6 +17,8 @@ from guardproxy.wire.messages import message
 from tests.net.wire import Wire
 
 IDLE, BUSY, FAILED = b"ITE"
+HAND_OVER = "BEGIN ISOLATION LEVEL"
+"""How what makes a server neutral begins; it ends with COMMIT."""
 REPORTED = ("TimeZone", "client_encoding", "application_name")
 
 
@@ -104,7 +106,8 @@ class Backend:
         self.key = b""
         self.status = IDLE
         self.running = ""
-        self.queries: list[str] = []  # all statements, in order
+        self.queries: list[str] = []  # all statements, in order, but those of hand-overs
+        self._handed_over = False  # those are being said
         self.values: dict[str, str] = {}  # set for this session
         self.listening = False
         self.probes = 0
@@ -250,7 +253,9 @@ class Backend:
     def _extended(self, kind: int, body: bytes) -> None:
         if kind == messages.PARSE:
             self._statement = decoded(body.split(b"\0")[1])
-            self.queries.append(self._statement)
+            self._handed_over = self._handed_over or self._statement.startswith(HAND_OVER)
+            if not self._handed_over:
+                self.queries.append(self._statement)
             self.say(message(ord("1")))
         elif kind == messages.BIND:
             self._bound = _bound_values(body)
@@ -260,8 +265,27 @@ class Backend:
         elif kind == messages.CLOSE:
             self.say(message(ord("3")))
 
+    def _make_neutral(self) -> None:
+        """One of the statements of a hand-over."""
+        verb, *words = self._statement.split(" ")
+        if self._statement == "RESET ALL":
+            self._reset_all()
+        elif verb == "SET" and words[0] != "LOCAL":
+            name, value = words[0].split("=")
+            self._take_setting(name.strip('"'), value.strip("'"))
+        elif verb == "UNLISTEN":
+            self.listening = False
+        self._handed_over = verb != "COMMIT"
+        self.say(done(verb))
+
+    def _reset_all(self) -> None:
+        for name in list(self.values):
+            self._take_setting(name, None)
+
     def _execute(self) -> None:
-        if "set_config" in self._statement:
+        if self._handed_over:
+            self._make_neutral()
+        elif "set_config" in self._statement:
             name, value = self._bound
             self._set(str(name), value)
         elif "AS kind" in self._statement:
@@ -319,8 +343,7 @@ class Backend:
             return
         self.status = {"BEGIN": BUSY, "ROLLBACK": IDLE, "COMMIT": IDLE}.get(word, self.status)
         if sql == "DISCARD ALL":
-            for name in list(self.values):
-                self._take_setting(name, None)
+            self._reset_all()
             self.listening = False
         elif word == "SET":
             _, name, _, value = sql.split(" ")

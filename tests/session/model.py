@@ -8,6 +8,7 @@ DISCARD ALL; and what guardproxy executes itself. TimeZone is the setting that i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from guardproxy.session import pins
@@ -20,6 +21,17 @@ from tests.session.transcript import said
 REPORTED = "TimeZone"
 DEFAULTS = {REPORTED: "UTC", "work_mem": "4MB"}
 PROBES = {pins.probe(Suspicion(flags)): Suspicion(flags) for flags in range(1, 256)}
+_TAKEN_AWAY = {
+    "BEGIN ISOLATION LEVEL READ COMMITTED,NOT DEFERRABLE": "BEGIN",
+    "SET LOCAL exit_on_error=on": "SET",
+    "RESET ROLE": "RESET",
+    "CLOSE ALL": "CLOSE CURSOR ALL",
+    "UNLISTEN *": "UNLISTEN",
+    "DISCARD TEMP": "DISCARD TEMP",
+    "DISCARD PLANS": "DISCARD PLANS",
+}
+"""What a hand-over says of things that are not here, or only listening."""
+_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"
 _FAILED = "current transaction is aborted, commands ignored until end of transaction block"
 
 
@@ -164,7 +176,13 @@ class Postgres:
             return _row(str(value)) + _done("SELECT 1")
         if text in PROBES:
             return self._confess(PROBES[text], values[0] or "")
-        verb, *words = text.replace('"', "").split()
+        if text == _UNLOCK:
+            return _row("") + _done("SELECT 1")
+        if text in _TAKEN_AWAY:
+            self.listening = self.listening and text != "UNLISTEN *"
+            return _done(_TAKEN_AWAY[text])
+        text = text.replace("=", " ")
+        verb, *words = re.sub("[\"']", "", text).split()
         answer: bytes = getattr(self, f"_sql_{verb.lower()}")(*words)
         return answer
 

@@ -109,10 +109,13 @@ def answer(*rows: str) -> str:
 def idle(script: str = "", parameters: Mapping[str, str] | None = None, **rest: Any) -> Roamer:
     """A roaming session that has a server and nothing to do."""
     stage = Roamer(parameters, **rest)
-    first = stage.server.setup is stage.session._belongings.setup
+    used = stage.server.last_session != 0
+    different = stage.server.setup is not stage.session._belongings.setup
     stage.play("C| Query first\n!! WANT_SERVER")
     stage.session.lease(stage.server, stage.now)
-    if not first:
+    if used:
+        stage.session.server_sent(said("S", "Neutralised"), stage.now)
+    elif different:
         stage.session.server_sent(said("S", "Executed 1"), stage.now)
     stage.play("S> CommandComplete first + ReadyForQuery I\n== idle, owed")
     stage.play(script)
@@ -145,6 +148,7 @@ def other(name: str, text: str, parameters: Mapping[str, str] | None = None) -> 
     server = Backend(REPORTED)
     stage = having(name, text, parameters=parameters, server=server)
     stage.play("<- give\n!! RELEASE")
+    server.last_session = 0  # what a hand-over says is not what these tests are about
     return server
 
 

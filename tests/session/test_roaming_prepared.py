@@ -78,7 +78,7 @@ def test_a_statement_is_made_as_its_client_reads_now() -> None:
     server = moved(stage).server
     stage.play(f"""
         {comes_back("Bind '' s + Sync")}
-        >S SetAnew TimeZone Mars + Parse s 'SELECT 1' + Bind '' s + Sync""")
+        >S SetConfig TimeZone Mars + Parse s 'SELECT 1' + Bind '' s + Sync""")
     [entry] = server.shelf.all()
     assert entry.statement.reading is not None
     assert "Mars" in entry.statement.reading
@@ -120,10 +120,11 @@ def test_what_was_its_clients_alone_is_shared_when_its_reading_is_known() -> Non
     stage.session.revoke(1.0)
     stage.play(f"S| {answer('setting search_path a')}\n!! RELEASE")
     stage.server = other("theirs", "SELECT 1", {"search_path": "a"})
+    theirs = USED.format("theirs")
     stage.play(f"""
         {comes_back(USED.format("s"))}
-        >S Close S theirs + Parse theirs 'SELECT 1' + Bind '' theirs + Execute '' + Sync
-        S> CloseComplete + ParseComplete + {DONE}
+        >S SetConfig search_path a + Close S theirs + Parse theirs 'SELECT 1' + {theirs}
+        S> Executed 1 + CloseComplete + ParseComplete + {DONE}
         >C {DONE}""")
 
 

@@ -123,6 +123,7 @@ def test_one_of_the_same_types_serves_though_it_is_older() -> None:
         !! RELEASE""")
     second = told()
     second.server = server
+    server.last_session = 0
     second.play(f"{comes_back(RUN)}\n>S {RUN}")
 
 

@@ -199,7 +199,7 @@ def test_one_detour_after_another(theirs: list[int]) -> None:
         C| Query 'EXECUTE s'
         !! WANT_SERVER
         -> wait
-        >S SetAnew TimeZone mars + Close S s + Sync + Query 'EXECUTE s'""")
+        >S SetConfig TimeZone mars + Close S s + Sync + Query 'EXECUTE s'""")
     news = "ParameterStatus TimeZone Mars"
     replies = (
         f"CloseComplete + {news} + ReadyForQuery I + CloseComplete + ReadyForQuery I + {AGAIN}"

@@ -128,21 +128,37 @@ def _executes(sql: str, words: tuple[str, ...]) -> bytes:
     return messages.run_apart(sql, zip(words[::2], values, strict=True))
 
 
-def _before(sql: str, rest: bytes) -> bytes:
-    return messages.run_apart(sql, [()])[: -len(messages.SYNC_MESSAGE)] + rest
+def _neutral(*words: str, plans: str = "") -> bytes:
+    """What a server gets that another session has used, and these settings."""
+    pairs = zip(words[::2], words[1::2], strict=True)
+    statements = [
+        *("BEGIN ISOLATION LEVEL READ COMMITTED,NOT DEFERRABLE", "RESET ALL"),
+        *("SET LOCAL exit_on_error=on", "RESET ROLE", "CLOSE ALL", "UNLISTEN *", "DISCARD TEMP"),
+        *((plans,) if plans else ()),
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+        *(f"SET \"{name}\"='{value}'" for name, value in pairs),
+        "COMMIT",
+    ]
+    run = "Parse '' {} + Bind '' '' + Execute ''"
+    return said("C", " + ".join(run.format(shlex.quote(text)) for text in statements))
 
 
-def _set_anew(*words: str) -> bytes:
-    """Settings, and plans made by others are forgotten."""
-    rest = _executes(SET_CONFIG, words) if words else messages.SYNC_MESSAGE
-    return _before("DISCARD PLANS", rest)
+def _neutralised(settings: str = "0", plans: str = "0") -> bytes:
+    """What it says to that, where it had nothing to report."""
+    tags = ["BEGIN", "RESET", "SET", "RESET", "'CLOSE CURSOR ALL'", "UNLISTEN", "'DISCARD TEMP'"]
+    tags += ["'DISCARD PLANS'"] * int(plans)
+    tags += ["'SELECT 1'", *["SET"] * int(settings), "COMMIT"]
+    run = "ParseComplete + BindComplete + {}CommandComplete {}"
+    rows = ("DataRow x + " if tag == "'SELECT 1'" else "" for tag in tags)
+    return said("S", " + ".join(map(run.format, rows, tags)))
 
 
 SEVERAL: dict[str, Callable[..., bytes]] = {
     "SetConfig": lambda *words: _executes(SET_CONFIG, words),
-    "SetAnew": _set_anew,
+    "Neutral": _neutral,
+    "NeutralAnew": lambda *words: _neutral(*words, plans="DISCARD PLANS"),
+    "Neutralised": _neutralised,
     "PutBack": lambda *words: _executes(PUT_BACK, words),
-    "SetAll": lambda *words: _before("RESET ALL", _set_anew(*words)),
     "Executed": _executed,
     "Types": lambda *oids: messages.message(ord("t"), _types(oids)),
 }
