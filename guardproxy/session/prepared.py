@@ -115,6 +115,10 @@ class Lesson:
     unnamed: bool = False
 
 
+Unnamed = tuple[bytes, Finding, bytes | None]
+"""The unnamed statement: its Parse, what it may do, and its name on the server if it is there."""
+
+
 class Undo(NamedTuple):
     """What an error takes back: of the client's names, and of what is on the server's shelf."""
 
@@ -123,7 +127,7 @@ class Undo(NamedTuple):
     made: Entry | None = None
     closed: Entry | None = None
     mark: bool = False
-    unnamed: tuple[bytes, Finding, bytes | None] | None = None
+    unnamed: Unnamed | None = None
     lesson: Lesson | None = None
     begins: bool = False  # when it is answered, a COPY that waits for nothing else begins
 

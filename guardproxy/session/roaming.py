@@ -44,6 +44,8 @@ _OF_TRANSACTIONS: Final = (b"BEGIN\0", b"COMMIT\0", b"ROLLBACK\0", b"SAVEPOINT\0
 """Tags of what has no effect on settings but the one it has on what came before."""
 _NO_TAG: Final = (EMPTY_QUERY, PORTAL_SUSPENDED)
 """How an Execute may end that has not come to the end of its statement, or has none."""
+_UNREAD: Final = ("08P01", "22021", "22P05")
+"""Of a Query whose text is malformed, or not in the encoding that it should be in."""
 _STALE_PLAN: Final = b"\0RRevalidateCachedQuery\0"
 """Who says that a cached plan must not change result type; the text is in its own language."""
 
@@ -217,6 +219,8 @@ class Roaming(Arriving):
         """What stands behind the error in its batch is skipped; a Query there is owed nothing."""
         waiting = self._table is COPYING
         super()._error(body)
+        if self.owed[:1] == b"Q" and messages.sqlstate(body) in _UNREAD:
+            self._statements.query_unread(self.queries)
         skipped = self._statements.failed(self.queries)
         if self._recount is not None:
             return

@@ -27,6 +27,7 @@ from guardproxy.session.prepared import (
     Shelf,
     Statement,
     Undo,
+    Unnamed,
     changed,
     close,
     gone,
@@ -68,6 +69,7 @@ class Statements:
         "_limit",
         "_pending",
         "_queried",
+        "_queried_away",
         "_reads",
         "_shelf",
         "_size",
@@ -97,6 +99,7 @@ class Statements:
         self._deallocated: list[bytes] = []  # what SQL under way names
         self._anew: set[bytes] = set()  # what has been prepared behind that
         self._queried = -1  # the batch of the last Query: it destroys the unnamed statement
+        self._queried_away: Unnamed | None = None  # this one
         self.begun = False  # the Execute that `before_copy` stands in front of is what comes next
         self._judged: Entry | None = None  # what it is made of is known, and its Bind comes next
         self._formats = 0  # so many for result columns it has
@@ -385,7 +388,27 @@ class Statements:
     def query(self, batch: int) -> None:
         """A Query destroys the unnamed statement. (PostgreSQL, "Extended Query".)"""
         self._queried = batch
+        self._queried_away = self._undo_unnamed().unnamed
         self.forget_unnamed()
+
+    def query_unread(self, batch: int) -> None:
+        """PostgreSQL could not read the text of that Query: it has destroyed nothing."""
+        if self._queried == batch and self._queried_away is not None and self.unnamed is None:
+            self._put_back_unnamed(self._queried_away)
+        self._queried_away = None
+
+    def _put_back_unnamed(self, was: Unnamed) -> None:
+        self.unnamed, self._unnamed, there = was
+        self.here.pop(b"", None) if there is None else self.here.update({b"": there})
+
+    def _never_unnamed(self) -> None:
+        """What later batches would bring back, should they fail, has not come to be."""
+        self._pending = deque(
+            (batch, ours, undo)
+            if undo is None or undo.unnamed is None
+            else (batch, ours, undo._replace(name=b"", unnamed=None))
+            for batch, ours, undo in self._pending
+        )
 
     def forget_unnamed(self) -> None:
         """There is no unnamed statement any more."""
@@ -471,12 +494,13 @@ class Statements:
         if undo.closed is not None:
             self._shelf.put_back(undo.closed)
         if undo.name is not None and any(u and u.name == undo.name for _, _, u in self._pending):
+            if not undo.name:
+                self._never_unnamed()
             return  # a later batch has said anew what the name stands for
         if undo.unnamed is not None and self._queried > batch:
             return  # a Query of a later batch has destroyed it, whatever comes of this one
         if undo.unnamed is not None:
-            self.unnamed, self._unnamed, there = undo.unnamed
-            self.here.pop(b"", None) if there is None else self.here.update({b"": there})
+            self._put_back_unnamed(undo.unnamed)
         elif undo.name == b"":
             self.forget_unnamed()
         elif undo.name is not None:

@@ -276,7 +276,8 @@ class Backend:
         elif verb == "UNLISTEN":
             self.listening = False
         self._handed_over = verb != "COMMIT"
-        self.say(done(verb))
+        tags = {"SELECT": "SELECT 1", "CLOSE": "CLOSE CURSOR ALL", "DISCARD": self._statement}
+        self.say(done(tags.get(verb, verb)))
 
     def _reset_all(self) -> None:
         for name in list(self.values):

@@ -318,7 +318,7 @@ def test_nonsense_said_while_waiting_costs_no_server(stages: Stages) -> None:
     """It is found when the server is there, which then goes to the next."""
     stage = stages(pool=Pool(mode="session", max_server_connections=1))
     holder = stage.holder()
-    wrong = stage.client().send(messages.query("SELECT 2") + b"\0\0\0\0\4")
+    wrong = stage.client().send(b"\0\0\0\0\4")
     other = stage.client().query("SELECT 3")
     holder.leave()
     assert wrong.ended is Reason.PROTOCOL_VIOLATION

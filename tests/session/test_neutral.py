@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardproxy.errors import SetupFailed
+from guardproxy.errors import ProtocolViolation, SetupFailed
 from guardproxy.session.backend import Backend
 from guardproxy.session.neutral import hand_over
 from guardproxy.session.parameters import DOUBTFUL, PLANNED_BY, Parameters
@@ -55,7 +55,7 @@ def test_one_that_another_has_used_does_though_both_have_the_same_settings() -> 
 
 
 def test_one_that_was_cleaned_since_does_not() -> None:
-    server = used(TimeZone="Mars")
+    server = used(work_mem="1MB")
     server.discarded()
     coming(">S Query y", server)
 
@@ -185,7 +185,8 @@ def test_before_postgresql_14_it_is_reported_at_once() -> None:
     run = "ParseComplete + BindComplete + CommandComplete"
     mars, utc = "ParameterStatus TimeZone Mars", "ParameterStatus TimeZone UTC"
     stage = coming(">S Neutral TimeZone Mars + Query y", used(TimeZone="Mars"), TimeZone="Mars")
-    rest = " + ".join(f"{run} {number}" for number in range(8))
+    tags = ("SET", "RESET", "'CLOSE CURSOR ALL'", "UNLISTEN", "'DISCARD TEMP'", "'SELECT 1'")
+    rest = " + ".join(f"{run} {tag}" for tag in (*tags, "SET", "COMMIT"))
     stage.play(f"""
         S| {run} BEGIN + ParseComplete + BindComplete + {utc} + CommandComplete RESET + {mars}
         S> {rest} + {DONE}
@@ -195,6 +196,16 @@ def test_before_postgresql_14_it_is_reported_at_once() -> None:
 def test_notifications_of_the_session_before_are_nobodys() -> None:
     news = "NotificationResponse gossip x"
     coming(f">S Neutral + Query y\nS> {news} + Neutralised + {DONE}\n>C {DONE}", used())
+
+
+@pytest.mark.parametrize(
+    "stray", ["CommandComplete 'SELECT 1'", "ReadyForQuery I", "RowDescription x"]
+)
+def test_an_answer_that_is_not_to_its_words_is_nobodys(stray: str) -> None:
+    """The server then owed something to the session before: it is not known, and closed."""
+    stage = coming(">S Neutral + Query y", used())
+    with pytest.raises(ProtocolViolation, match="answers a hand-over"):
+        stage.play(f"S| {stray} + Neutralised + {DONE}")
 
 
 @pytest.mark.parametrize("severity", ["ERROR", "FATAL"])

@@ -141,3 +141,21 @@ def test_a_query_destroys_it_though_an_earlier_query_was_skipped() -> None:
     stage.session.server_sent(said("S", f"{OOPS} + CommandComplete z + ReadyForQuery I"), 1.0)
     sent = stage.session.client_sent(said("C", USED.format("''")), 1.0)
     assert b"guardproxy_gone_" in sent
+
+
+@pytest.mark.parametrize(("code", "stays"), [("22021", True), ("08P01", True), ("42601", False)])
+def test_a_query_that_cannot_be_read_does_not_destroy_it(code: str, stays: bool) -> None:
+    stage = idle("C> Parse '' x + Sync\nS> ParseComplete + ReadyForQuery I")
+    stage.play(f"C> Query y\nS> ErrorResponse ERROR {code} no + ReadyForQuery I")
+    sent = stage.session.client_sent(said("C", USED.format("''")), 1.0)
+    assert (b"guardproxy_gone_" not in sent) is stays
+
+
+def test_one_that_was_never_made_does_not_come_back_when_a_later_batch_fails() -> None:
+    """Both batches were said before the first error was heard."""
+    stage = idle()
+    stage.session.client_sent(said("C", "Parse '' a + Sync"), 1.0)
+    stage.session.client_sent(said("C", "Execute nope + Parse '' b + Sync"), 1.0)
+    stage.session.server_sent(said("S", f"{OOPS} + {OOPS}"), 1.0)
+    sent = stage.session.client_sent(said("C", USED.format("''")), 1.0)
+    assert b"guardproxy_gone_" in sent
