@@ -33,8 +33,8 @@ MAX_TRIES: Final = 3
 MAX_HELD: Final = 1 << 20
 """Bytes kept until the answer comes; a client's Syncs are answered with six each."""
 _TYPES: Final = 4
-_CLIENTS: Final = bytes([READY_FOR_QUERY, NOTICE, NOTIFICATION, PARAMETER_STATUS])
 _OURS: Final = bytes([PARSE_COMPLETE, CLOSE_COMPLETE, NO_DATA])
+_EXPECTED: Final = _OURS + bytes([READY_FOR_QUERY, ERROR, NOTICE, NOTIFICATION, PARAMETER_STATUS])
 _NAME: Final = b"guardproxy\0"
 
 
@@ -48,12 +48,11 @@ class Recount:
 
     __slots__ = (
         "_answered",
+        "_asked",
         "_failed",
         "_frames",
         "_held",
         "_size",
-        "_tries",
-        "_wanted",
         "asked_at",
         "done",
         "lost",
@@ -67,9 +66,8 @@ class Recount:
         self._frames = Frames()
         self._held: list[Message] = []
         self._size = 0
-        self._tries = 0
-        self._wanted = b""
-        self._answered = False
+        self._asked: list[bytes] = []  # the numbers, one for each time
+        self._answered = 0  # so many of these questions are, or have failed
         self._failed = False
         self.said = b""
         self.rest = b""
@@ -82,9 +80,8 @@ class Recount:
         return messages.SYNC_MESSAGE + self._ask()
 
     def _ask(self) -> bytes:
-        self._tries += 1
         types = _TYPES.to_bytes(2, "big") + secrets.token_bytes(4 * _TYPES)
-        self._wanted = types
+        self._asked.append(types)
         statement = b"S" + _NAME
         return b"".join(
             (
@@ -97,9 +94,11 @@ class Recount:
         )
 
     def heard(self, data: bytes) -> bytes:
-        """Take what the server says; return the question once more if something has hit it.
+        """Take what the server says; return the question once more if something may have hit it.
 
-        Raises ProtocolViolation for what cannot come in answer to Syncs.
+        An error may be the client's, for a malformed Sync is answered by one, or the question's
+        own: that is known when one of the questions is answered. Raises ProtocolViolation for what
+        cannot come in answer to Syncs.
         """
         self._frames.feed(data)
         again = b""
@@ -107,43 +106,47 @@ class Recount:
             if kind == ERROR and b"\0VERROR\0" not in body:
                 self._give_up(kind, body)
                 break
-            if self._answered:
-                if kind == READY_FOR_QUERY:
-                    self._finish()
-                    break
-                if kind not in _OURS:
+            if kind == PARAMETER_DESCRIPTION and body in self._asked:
+                if not self._answered:
+                    self._take_ours_out(self._asked.index(body))
+                self._answered = self._asked.index(body) + 1
+            elif kind == READY_FOR_QUERY and self._answered == len(self._asked):
+                self._finish()
+                break
+            elif self._answered:
+                if kind not in _OURS and kind != READY_FOR_QUERY:
                     self._hold(kind, body)
-            elif kind == PARAMETER_DESCRIPTION and body == self._wanted:
-                self._answered = True
-                self._take_ours_out()
-            elif kind == ERROR:
-                self._failed = True
-            elif kind == READY_FOR_QUERY and self._failed:
-                self._hold(kind, body)
-                self._failed = False
-                if self._tries >= MAX_TRIES:
-                    raise ProtocolViolation("the server does not tell which replies are whose")
-                again += self._ask()
             else:
                 self._hold(kind, body)
+                if kind == READY_FOR_QUERY and self._failed:
+                    if len(self._asked) == MAX_TRIES:
+                        raise ProtocolViolation("the server does not tell which replies are whose")
+                    again += self._ask()
+                self._failed = kind == ERROR or (self._failed and kind != READY_FOR_QUERY)
         return again
 
     def _hold(self, kind: int, body: bytes) -> None:
         self._size += len(body) + 5
-        if (kind not in _CLIENTS and kind not in _OURS) or self._size > MAX_HELD:
+        if kind not in _EXPECTED or self._size > MAX_HELD:
             raise ProtocolViolation(f"the server sent {chr(kind)!r} where only Syncs are answered")
         self._held.append((kind, body))
 
-    def _take_ours_out(self) -> None:
-        """The last ReadyForQuery answer our Syncs, and all completions messages of ours."""
-        ours = self._tries
+    def _take_ours_out(self, unanswered: int) -> None:
+        """What is ours before the first answer.
+
+        That is the ReadyForQuery to the Sync in front; the error and the ReadyForQuery of each
+        question that went `unanswered` before; and all completions.
+        """
+        readies, errors = unanswered + 1, unanswered
         kept: list[Message] = []
         for kind, body in reversed(self._held):
-            if kind == READY_FOR_QUERY and ours:
-                ours -= 1
-            elif kind in _CLIENTS:
+            if kind == READY_FOR_QUERY and readies:
+                readies -= 1
+            elif kind == ERROR and errors:
+                errors -= 1
+            elif kind not in _OURS:
                 kept.append((kind, body))
-        if ours:
+        if readies or errors:
             raise ProtocolViolation("the server left a Sync unanswered")
         self._held = kept[::-1]
 

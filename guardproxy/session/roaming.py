@@ -281,6 +281,7 @@ class Roaming(Arriving):
         if not recount.done:
             return passed
         self._recount = self._detour = None
+        self._ignored_in = -1
         answered = recount.syncs or self.queries > recount.asked_at
         if not recount.lost:
             self.reply_count_unknown = False

@@ -537,7 +537,7 @@ class Speaking(Session):
             finding = replace(finding, suspicion=EVERYTHING, copies=True)
             self._suspect(_TOO_LONG, text)
         self._make_way(finding, text, at, runs=False)  # for the columns of EXECUTE
-        alone = not self.unsynced
+        alone = not (self.unsynced or self._doubtful)  # nothing before it can skip it
         self._alone = alone and not self.owed
         self._extended(now)
         name = key(between(data, start, stop))

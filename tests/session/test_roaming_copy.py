@@ -239,15 +239,39 @@ def test_no_answer_of_the_clients_can_be_taken_for_ours(heard: str, status: Stat
     assert stage.session.leave(1.0) is None
 
 
-def test_a_cancel_may_hit_the_question() -> None:
-    cancelled = "ErrorResponse ERROR 57014 canceled"
-    idle(f"""
-        {FAILS}
-        S| {READY} + {READY} + CloseComplete + {cancelled} + {READY}
+OTHER = (" ".join(OIDS), " ".join([str(int.from_bytes(b"xxxx", "big"))] * 4))
+CANCELED = "ErrorResponse ERROR 57014 canceled"
+
+
+def test_a_cancel_may_hit_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = idle(FAILS)
+    monkeypatch.setattr(secrets, "token_bytes", lambda size: b"x" * size)
+    stage.play(f"""
+        S| {READY} + {READY} + CloseComplete + {CANCELED} + {READY}
         !! TELL_SERVER
-        >S {ASKED}
-        S> {TOLD}
+        >S {ASKED.replace(*OTHER)}""")
+    other = TOLD.replace(*OTHER)
+    stage.play(f"""
+        S> {other}
         >C {READY}
+        == idle, owed""")
+
+
+def test_an_error_may_be_the_clients_whose_sync_was_malformed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The question was not hit then, and both of them are answered."""
+    stage = idle(FAILS)
+    monkeypatch.setattr(secrets, "token_bytes", lambda size: b"x" * size)
+    stage.play(f"""
+        S| {NO} + {READY}
+        !! TELL_SERVER
+        >S {ASKED.replace(*OTHER)}""")
+    other = TOLD.replace(*OTHER)
+    stage.play(f"""
+        S| {READY} + {TOLD}
+        S> {other}
+        >C {NO} + {READY}
         == idle, owed""")
 
 

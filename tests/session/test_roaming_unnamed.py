@@ -159,3 +159,12 @@ def test_one_that_was_never_made_does_not_come_back_when_a_later_batch_fails() -
     stage.session.server_sent(said("S", f"{OOPS} + {OOPS}"), 1.0)
     sent = stage.session.client_sent(said("C", USED.format("''")), 1.0)
     assert b"guardproxy_gone_" in sent
+
+
+def test_a_parse_behind_a_call_that_is_skipped_leaves_the_earlier_one() -> None:
+    stage = idle("C> Parse '' x + Sync\nS> ParseComplete + ReadyForQuery I")
+    words = "Execute nope + FunctionCall 154 + Parse '' y + Sync"
+    stage.session.client_sent(said("C", words), 1.0)
+    stage.session.server_sent(said("S", OOPS), 1.0)
+    sent = stage.session.client_sent(said("C", USED.format("''")), 1.0)
+    assert b"guardproxy_gone_" not in sent
