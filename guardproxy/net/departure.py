@@ -11,9 +11,10 @@ from twisted.python.failure import Failure
 from guardproxy.errors import GuardError, Reason
 from guardproxy.net.deadlines import Deadlines
 from guardproxy.net.people import describe
-from guardproxy.pool.pool import Population
+from guardproxy.pool.pool import Pool, Population
 from guardproxy.session import conversations
 from guardproxy.session.commands import Parting
+from guardproxy.session.roaming import Roaming
 from guardproxy.session.session import Session
 
 if TYPE_CHECKING:
@@ -77,7 +78,22 @@ class Departure:
         if link is not None:
             link.take_back()
             self._part(link, session, parting, polite)
+        elif client.pool is not None and isinstance(session, Roaming):
+            self._clean_behind(client.pool, session)
         self._count(client, session)
+
+    def _clean_behind(self, pool: Pool, session: Roaming) -> None:
+        """What a parked session has left on a server that nobody has had since ends with it.
+
+        A lock that one of its functions took would else be held until the server is used again.
+        """
+        for server in list(pool[Population.IDLE]):
+            link = self.pooler.links[server]
+            if link.backend.last_session == session.number:
+                orders = self.pooler.admission.cleaning(server, self.pooler.now())
+                self._clean_in_time.give(link)
+                self._until_clean(link.converse(conversations.reset(False)), link)
+                self.pooler.carry_out(orders)
 
     def _count(self, client: ClientLink, session: Session) -> None:
         self.pooler.totals.add(session)

@@ -166,7 +166,7 @@ def explained(refused: bytes) -> bytes:
 class Arriving(Speaking):
     """A session whose server may have been another's."""
 
-    __slots__ = ("_early", "_hand_over", "_number", "_unanswered")
+    __slots__ = ("_early", "_hand_over", "_unanswered", "number")
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class Arriving(Speaking):
         timings: Timings | None = None,
     ) -> None:
         super().__init__(parameters, known, now, rules, timings)
-        self._number: int = next(_numbers)
+        self.number: int = next(_numbers)
         self._hand_over: HandOver | None = None  # what its server answers now
         self._unanswered = 0  # statements of that
         self._early: list[Message] = []  # what was reported in answer to it
@@ -202,8 +202,8 @@ class Arriving(Speaking):
         self._statements.arrive(backend.shelf)
         wanted = self._belongings.setup
         before, backend.setup = backend.setup, wanted
-        last, backend.last_session = backend.last_session, self._number
-        if last == self._number and before is wanted:
+        last, backend.last_session = backend.last_session, self.number
+        if last == self.number and before is wanted:
             return b""  # nobody had it since
         stale, backend.stale = backend.stale, False
         first = hand_over(before, wanted, backend.clean, stale, last != 0)

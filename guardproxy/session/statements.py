@@ -494,7 +494,7 @@ class Statements:
         if undo.closed is not None:
             self._shelf.put_back(undo.closed)
         if undo.name is not None and any(u and u.name == undo.name for _, _, u in self._pending):
-            if not undo.name:
+            if undo is _NO_UNNAMED:
                 self._never_unnamed()
             return  # a later batch has said anew what the name stands for
         if undo.unnamed is not None and self._queried > batch:

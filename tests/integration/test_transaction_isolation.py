@@ -10,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.integration.conftest import ROAMING, NewGuard
+from tests.integration.desk import shown
 from tests.integration.guard import Guard
 from tests.integration.moving import Connection
+from tests.integration.places import PASSWORDS
 from tests.integration.postgres import Postgres
 from tests.integration.raw import Raw, fields, message
+from tests.integration.waiting import eventually
 
 ALONE = {**ROAMING, "max_server_connections": 1}
 SCHEMA = """
@@ -215,3 +218,18 @@ def test_a_notification_of_the_session_before_reaches_nobody(
         pg.query("notify gossip, 'of another'", dbname="app")
         second.send(ask("select 1"))
         assert [kind for kind, _ in second.read_until(b"Z")] == [b"T", b"D", b"C", b"Z"]
+
+
+def test_a_lock_of_a_parked_client_ends_with_it(
+    guard: NewGuard, pg: Postgres, schema: None
+) -> None:
+    """Its server is idle, and nobody has had it since: PostgreSQL lets go too then."""
+    pool = {**ALONE, "park_after": "100ms"}
+    users = {"alice": {"password": PASSWORDS["alice"]}}
+    place = guard(pool=pool, auth={"users": users}, console={"users": ["alice"]})
+    count = "select count(*) from pg_locks where locktype = 'advisory' and objid in (70, 72)"
+    with own(place) as client:
+        client.execute("select locks()")
+        eventually(lambda: shown(place, "SERVERS")[0]["state"] == "idle", why="it is parked")
+        assert pg.query(count, dbname="app") == [(2,)]
+    eventually(lambda: pg.query(count, dbname="app") == [(0,)], why="its locks are gone")
