@@ -22,7 +22,7 @@ for number in (signal.SIGINT, signal.SIGQUIT):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse to run on another build than GUARDPROXY_EXPECT_BUILD says, `compiled` or `pure`."""
-    expected = os.environ.get("GUARDPROXY_EXPECT_BUILD", BUILD)
+    """Refuse to run on another build than EXPECT_GUARDPROXY_BUILD says, `compiled` or `pure`."""
+    expected = os.environ.get("EXPECT_GUARDPROXY_BUILD", BUILD)
     if expected != BUILD:
         raise pytest.UsageError(f"guardproxy is {BUILD} here, and {expected} is expected")

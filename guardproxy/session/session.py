@@ -190,6 +190,9 @@ class Session(Detours):
             at += length + 1
             if act == FORWARD:  # one row of COPY seldom comes alone
                 at = skim(data, at, end, self._table)
+        if at < end and end - at < HEADER_SIZE and self._table[data[at]] == ILLEGAL:
+            self._violated(f"invalid frontend message type {data[at]}", at)
+            at = end + _ENDLESS  # its type alone ends the session
         if at < end:
             self._client_tail = data[at:]
             self._client_skip = 0
@@ -452,9 +455,11 @@ class Session(Detours):
 
     def _turn_aside(self, data: bytes, at: int, now: float) -> bytes:
         """An error has put a detour in place: what the server says from `at` on takes it."""
-        rest = data[at:] if at < len(data) else b""
+        rest = b""
         self._server_skip = max(at - len(data), 0)
-        passed = self._edited(data[: len(data) - len(rest)])
+        if at < len(data):
+            rest, data = data[at:], data[:at]
+        passed = self._edited(data) if self._edits else data
         self.sent += len(passed)
         assert self._detour is not None
         return passed + self._detour(rest, now)

@@ -27,6 +27,7 @@ CANCELED: Final = Declined("canceling statement due to user request", sqlstate="
 """PostgreSQL's own words."""
 
 _LARGE: Final = stops(b"QPBFd")
+_KNOWN: Final = stops(b"QPBFdDCEHScfX")
 _IDLE_TALK: Final = stops(b"HcdfX")
 _ANSWER: Final = messages.error(CANCELED) + messages.ready_for_query(messages.IDLE)
 
@@ -65,7 +66,7 @@ class Waiting(Account):
             self.enter(_ASKED, now)
             self.commands.append(_WANT_SERVER)
         elif parked:
-            refuse_too_long(backlog)
+            refuse_at_once(backlog)
         return b""
 
     def _drop_idle_talk(self) -> bytes:
@@ -111,8 +112,10 @@ def is_idle_talk(kind: int, length: int) -> bool:
     return kind in b"cdf" and 4 <= length <= (MAX_LARGE if _LARGE[kind] else MAX_SMALL)
 
 
-def refuse_too_long(said: bytes) -> None:
+def refuse_at_once(said: bytes) -> None:
     """Raise ProtocolViolation for a message that PostgreSQL would not read to its end."""
+    if said and not _KNOWN[said[0]]:
+        raise ProtocolViolation(f"invalid frontend message type {said[0]}")
     if len(said) >= HEADER_SIZE:
         kind, length = header(said)
         if not 4 <= length <= (MAX_LARGE if _LARGE[kind] else MAX_SMALL):

@@ -236,7 +236,10 @@ class Backend:
         self.wire.cut()
 
     def _hear_message(self, kind: int, body: bytes) -> None:
-        if kind == messages.TERMINATE:
+        if kind not in b"QPBDECSHFdcfX":
+            self.say(error("08P01", f"invalid frontend message type {kind}", "FATAL"))
+            self._end()
+        elif kind == messages.TERMINATE:
             self.wire.cut()
         elif kind == messages.QUERY:
             self._query(decoded(body[:-1]))

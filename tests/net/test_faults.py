@@ -10,6 +10,7 @@ from guardproxy.net.faults import told_without_secrets
 from guardproxy.pool.pool import Population
 from guardproxy.settings import Pool
 from guardproxy.wire import messages
+from guardproxy.wire.frames import COMPILED
 from guardproxy.wire.messages import message
 from tests.net.conftest import Stages
 from tests.net.injection import Injected
@@ -39,6 +40,10 @@ def is_served(stage: Stage) -> None:
 # -- an exception ----------------------------------------------------------------------------------
 
 
+interpreted = pytest.mark.skipif(COMPILED, reason="machine code cannot be exchanged")
+
+
+@interpreted
 @pytest.mark.parametrize("hook", ["client_sent", "server_sent", "lease", "leave"])
 def test_it_ends_its_client_and_its_server(
     stages: Stages, monkeypatch: pytest.MonkeyPatch, hook: str
@@ -59,6 +64,7 @@ def test_it_ends_its_client_and_its_server(
     is_served(stage)
 
 
+@interpreted
 def test_the_client_hears_that_the_guard_is_at_fault(
     stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +82,7 @@ def test_the_client_hears_that_the_guard_is_at_fault(
     assert len(faults(stage)) == 1
 
 
+@interpreted
 def test_the_other_orders_are_carried_out(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two wait for the servers that are opened; the first one's session is at fault."""
     stage = stages(pool=Pool(mode="transaction", max_server_connections=2))
@@ -202,7 +209,7 @@ def test_a_guard_without_faults_has_none(stages: Stages) -> None:
 # -- whose fault -----------------------------------------------------------------------------------
 
 UNKNOWN = message(ord("n"), b"zz")
-TOO_LONG = message(messages.FLUSH, b"for a Flush")
+TOO_LONG = message(messages.FLUSH, b"x" * 10_000)
 
 
 @pytest.mark.parametrize("held", [UNKNOWN, TOO_LONG], ids=["unknown type", "too long"])

@@ -245,7 +245,7 @@ def test_a_cancel_goes_to_the_address_of_its_server_and_nowhere_else() -> None:
     call.address = Address("two", 5432, "two")
     came: list[object] = []
     Deferred.fromCoroutine(cancel(upstream, b"\0\0\0\1KEY!", call)).addBoth(came.append)
-    wire: Any = call.transport
+    wire: Any = wire_of(call.transport)
     assert wire.taken() == messages.cancel_request(b"\0\0\0\1KEY!")
     assert (one.tried, two.tried) == (1, 1)
 

@@ -220,3 +220,11 @@ def test_a_flush_with_a_body_is_answered_by_a_server() -> None:
 def test_copy_data_of_any_length_is_dropped_where_no_copy_is() -> None:
     stage = Stage()
     stage.play(f"C| CopyData {'x' * 20_000}\nC| CopyDone + CopyFail no + Flush\n== parked")
+
+
+def test_an_unknown_type_is_not_waited_for_either() -> None:
+    with pytest.raises(ProtocolViolation, match="invalid frontend message type 0"):
+        Stage().session.client_sent(b"\0\0", 1.0)
+    stage = idle("C> Query x")
+    assert stage.session.client_sent(b"\0\0", 1.0) == b"\0\0"  # left to PostgreSQL
+    assert stage.session.leave(1.0) is None

@@ -8,7 +8,7 @@ from tests.leaks.script import Script
 from tests.wild.author import begun
 from tests.wild.tame import is_fragile, tamed
 
-KINDS = b"QPBDECSHFdcfXp"
+KINDS = b"QPBDECSHFdcfp"  # Terminate is said in other ways
 HOW = ("bit", "bit", "bit", "byte", "length", "short", "cut", "kind", "drop", "double", "swap")
 
 
