@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from guardproxy.session.acts import FORWARD, client_table, skipped_table, uncounted_table
+from guardproxy.session.acts import FORWARD, ILLEGAL, client_table, skipped_table, uncounted_table
 from guardproxy.session.backend import Backend
 from guardproxy.session.commands import Command
 from guardproxy.session.session import Session
@@ -15,10 +15,9 @@ from guardproxy.wire import messages
 from guardproxy.wire.frames import Frames
 from guardproxy.wire.messages import AUTHENTICATION, ERROR, PARAMETER_STATUS, READY_FOR_QUERY
 
-# PostgreSQL itself answers for what we do not know.
-_PASSTHROUGH: Final = client_table(FORWARD, {})
-_SKIPPED: Final = skipped_table(FORWARD)
-_UNCOUNTED: Final = uncounted_table(FORWARD)
+_PASSTHROUGH: Final = client_table(ILLEGAL, {b"p": FORWARD})
+_SKIPPED: Final = skipped_table(ILLEGAL)
+_UNCOUNTED: Final = uncounted_table(ILLEGAL)
 
 
 class Passthrough(Session):
@@ -42,6 +41,10 @@ class Passthrough(Session):
         frames = Frames()
         self._detour = lambda data, now: self._relay_login(frames, data, now)
         return self._release_backlog(now)
+
+    def _violated(self, what: str, at: int) -> None:
+        """PostgreSQL itself answers for what we do not know: its server is nobody else's."""
+        self._leave_to_server()
 
     def cancel(self, now: float) -> bytes:
         """What waits is its login, and no query."""

@@ -244,6 +244,10 @@ class Session(Detours):
         """
         if not (at or self.owed or self.unsynced):
             raise ProtocolViolation(what)
+        self._leave_to_server()
+
+    def _leave_to_server(self) -> None:
+        """All passes from here on; PostgreSQL ends the connection, and nobody else gets it."""
         self.reply_count_unknown = True
         self._table = self._usual = _DOOMED
 
@@ -462,7 +466,7 @@ class Session(Detours):
         passed = self._edited(data) if self._edits else data
         self.sent += len(passed)
         assert self._detour is not None
-        return passed + self._detour(rest, now)
+        return passed + self._detour(rest, now) if rest else passed
 
     def _settled(self, data: bytes, at: int) -> None:
         """Nothing is owed any more; the ReadyForQuery that says so begins at `at`."""
