@@ -57,7 +57,7 @@ UP_TO_SYNC: Final = client_table(ILLEGAL, _READ | {b"S": ENDS})
 COPY_BOUND: Final = client_table(ILLEGAL, _READ | {b"E": COPIES})
 COPY_BOUND_UP_TO_SYNC: Final = client_table(ILLEGAL, _READ | {b"E": COPIES, b"S": ENDS})
 """The same two while there may be a portal that copies."""
-SPOILED: Final = client_table(ILLEGAL, {b"QFBDECP": SPOILS, b"cf": FORWARD, b"S": RESUMES})
+SPOILED: Final = client_table(ILLEGAL, {b"QFBDECPH": SPOILS, b"cf": FORWARD, b"S": RESUMES})
 """Behind an error whose Sync was ours: what the client says up to its own has no effect."""
 # All must wait, but for COPY data, without which the server would not go on.
 _COPIES: Final = dict(zip(b"dcf", (FORWARD, COPY_END, COPY_END), strict=True))

@@ -527,7 +527,9 @@ class Speaking(Session):
         if stop < 0 and not self._malformed(length, data, at):
             return False
         last = data.find(b"\0", stop + 1, end) if whole else len(data)
-        if not 0 <= stop < end or last < 0:  # PostgreSQL will say what is wrong with it
+        malformed = not 0 <= stop < end or last < 0
+        if malformed or (whole and not has_types(data, last + 1, end)):
+            # PostgreSQL will say what is wrong with it
             self._extended(now)
             return True
         text = between(data, stop + 1, last)
@@ -556,3 +558,8 @@ class Speaking(Session):
             self._rename(first, at, length, start, stop, there)
         self._watch(_COMPLETIONS)
         return True
+
+
+def has_types(data: bytes, at: int, end: int) -> bool:
+    """Whether the end of a Parse is a number and so many parameter types."""
+    return end - at >= 2 and end - at == 2 + 4 * (data[at] << 8 | data[at + 1])

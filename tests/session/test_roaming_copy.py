@@ -220,7 +220,7 @@ def test_a_client_that_has_not_ended_its_batch_is_skipped_as_by_postgresql() -> 
     spoiled = said("C", "Parse '' x + Bind '' '' + Query y + CopyDone + Flush + Sync")
     told = stage.session.client_sent(spoiled, 1.0)
     kinds = bytes(byte for byte, was in zip(told, spoiled, strict=True) if byte != was)
-    assert kinds == b"ddd"
+    assert kinds == b"dddd"
     stage.play(f"""
         == active, owed S
         S> {READY}

@@ -168,3 +168,13 @@ def test_a_parse_behind_a_call_that_is_skipped_leaves_the_earlier_one() -> None:
     stage.session.server_sent(said("S", OOPS), 1.0)
     sent = stage.session.client_sent(said("C", USED.format("''")), 1.0)
     assert b"guardproxy_gone_" not in sent
+
+
+def test_a_malformed_parse_leaves_the_earlier_one() -> None:
+    """PostgreSQL refuses it before it comes to preparing anything."""
+    stage = idle("C> Parse '' x + Sync\nS> ParseComplete + ReadyForQuery I")
+    words = messages.message(messages.PARSE, b"\0y\0\0\0more") + messages.SYNC_MESSAGE
+    assert stage.session.client_sent(words, 1.0) == words
+    stage.play("S> ErrorResponse ERROR 08P01 'invalid message format' + ReadyForQuery I")
+    sent = stage.session.client_sent(said("C", USED.format("''")), 1.0)
+    assert b"guardproxy_gone_" not in sent
